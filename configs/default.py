@@ -1,0 +1,43 @@
+"""What all experiments share; the other files override it. On its own: scratch #1 with the thesis' settings."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # weights, shuffling, dropout and augmentation
+    config.model = {"name": "scratch1"}
+    config.data = {
+        "path": "",  # a store made by experiments.prepare
+        "split": {
+            "name": "official",  # official, by_slide, random_slides_leak or file
+            "seed": 0,
+            "folds": 0,  # by_slide: 0 is one split of 70 / 15 / 15 %, K >= 3 are K folds
+            "fold": 1,  # which of the folds is the test set, from 1
+            "file": "",  # file: a CSV with the columns id and split
+        },
+    }
+    # The thesis names rotation, zoom, flips and crops; their ranges are our choice.
+    config.augmentation = {
+        "symmetries": False,  # the eight exact symmetries of the square
+        "flips": True,
+        "rotation": 90.0,  # degrees either way
+        "zoom": 0.2,  # scale 1 - zoom to 1 + zoom
+        "shift": 4.0,  # pixels either way; the borders are reflected
+    }
+    config.batch_size = 32
+    config.eval_batch_size = 256
+    config.epochs = 50
+    config.loss = {"name": "binary_crossentropy", "class_weights": (1.0, 1.0)}  # weights of healthy, metastasis
+    config.optimizer = {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "clip_norm": 0.0,  # 0: gradients are not clipped
+        "schedule": {"name": "constant", "learning_rate": 1e-3},
+    }
+    config.best_metric = "valid_auc"  # which epoch is kept as checkpoints/best
+    config.early_stopping = 0  # epochs without a better best_metric after which to stop; 0: never
+    config.checkpoint_every = 500  # steps; every epoch ends with one anyway
+    config.parallel = {"devices": 0, "wrapper": "shard_map"}  # 0: all devices; wrapper shard_map or pmap
+    return config

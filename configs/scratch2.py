@@ -1,0 +1,12 @@
+"""Scratch #2 as the thesis trains it: Adam 1e-4, 50 epochs of batch 32."""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = "scratch2"
+    config.optimizer = {"name": "adam", "clip_norm": 0.0, "schedule": {"name": "constant", "learning_rate": 1e-4}}
+    return config

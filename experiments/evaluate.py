@@ -1,0 +1,30 @@
+"""Score a trained network on one part of its split: predictions, metrics and report."""
+
+from experiments import launch
+from pcamjax.data.splits import Split
+from pcamjax.data.store import Patches
+from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
+from pcamjax.files import write_json
+from pcamjax.inference.predict import Run, predict_split
+from pcamjax.report.page import write_report
+from pcamjax.report.tables import metric_table
+
+
+def evaluate_run(trained: Run, patches: Patches, split: Split, part: str) -> Metrics:
+    """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
+    predictions = predict_split(trained, patches, split, part)
+    record = evaluation_record(predictions)
+    predictions.save(trained.folder.predictions(part))
+    write_json(trained.folder.evaluation(part), record)
+    return evaluate(predictions.labels, predictions.scores)
+
+
+def run() -> None:
+    trained, part = launch.existing_run(), launch.SPLIT.value
+    metrics = evaluate_run(trained, *launch.open_split(trained.config), part)
+    print(metric_table({part: metrics}))
+    print(f"report: {write_report(trained.folder.path)}")
+
+
+if __name__ == "__main__":
+    launch.main(run)

@@ -1,0 +1,98 @@
+"""What all jobs share: flags in, one clear line and exit code 2 for bad input."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from pcamjax.data.splits import Split, make_split
+from pcamjax.data.store import Patches
+from pcamjax.errors import InputError
+from pcamjax.inference.predict import Run, load_run
+from pcamjax.training.run import RunFolder
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
+CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "The experiment; its values can be overridden: "
+                                         "--config.data.path=...", sys_argv=sys.argv)
+
+
+def main(run: Callable[[], None]) -> None:
+    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2."""
+    logging.set_verbosity(logging.ERROR)  # Orbax and grain narrate at lower levels.
+
+    def parse(arguments: list[str]) -> list[str]:
+        try:
+            remaining = flags.FLAGS(arguments)
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+            _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
+        if len(remaining) > 1:
+            _refuse(f"argument {remaining[1]!r} is not a flag; write --name=value")
+        return remaining
+
+    def guarded(_: list[str]) -> None:
+        try:
+            run()
+        except InputError as error:
+            _refuse(_one_line(error))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def new_config() -> ConfigDict:
+    """The configuration from --config and its overrides."""
+    return CONFIG.value
+
+
+def workdir() -> RunFolder:
+    """The folder from --workdir.
+
+    Raises:
+      InputError: the flag is missing.
+    """
+    if not WORKDIR.value:
+        raise InputError("--workdir is missing; name the folder of the run: --workdir=runs/<name>")
+    return RunFolder(WORKDIR.value)
+
+
+def open_split(config: ConfigDict) -> tuple[Patches, Split]:
+    """The store that the configuration names and its split; prints what the split is.
+
+    Raises:
+      InputError: no store is named, it is not whole, or the split is not possible.
+    """
+    if not config.data.path:
+        raise InputError("config.data.path is empty; name a store made by experiments.prepare: --config.data.path=...")
+    patches = Patches.open(config.data.path)
+    split = make_split(patches, **config.data.split)
+    print(f"split {split.name}: {split.description}")
+    return patches, split
+
+
+def existing_run() -> Run:
+    """The run in --workdir, its checkpoint chosen by --checkpoint, with the overrides of --config.data applied.
+
+    Raises:
+      InputError: there is no run, or --config names another network than the run's.
+    """
+    folder = workdir()
+    config = folder.config()
+    asked = new_config()
+    if flags.FLAGS["config"].present and asked.model.name != config.model.name:
+        raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, --config asks for "
+                         f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
+    overrides = {key: value for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items()
+                 if key.startswith(("data.", "eval_batch_size", "parallel."))}
+    config.update_from_flattened_dict(overrides)
+    return load_run(folder.path, CHECKPOINT.value, config)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,25 @@
+"""Predict patches, labelled or not, and write a CSV with a score each."""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import launch
+from pcamjax.inference.predict import predict_split
+
+OUTPUT = flags.DEFINE_string("output", None, "The CSV to write; by default predictions/<split>.csv in the run's folder.")
+KAGGLE = flags.DEFINE_bool("kaggle", False, "Name the columns id,label, as Kaggle's submission form does.")
+
+
+def run() -> None:
+    trained, part = launch.existing_run(), launch.SPLIT.value
+    predictions = predict_split(trained, *launch.open_split(trained.config), part)
+    file = trained.folder.predictions(part)
+    predictions.save(file)
+    output = Path(OUTPUT.value or file.with_suffix(".csv"))
+    predictions.write_csv(output, ("id", "label") if KAGGLE.value else ("id", "score"))
+    print(f"{len(predictions)} patches: {output} (with logits: {file})")
+
+
+if __name__ == "__main__":
+    launch.main(run)

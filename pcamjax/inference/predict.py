@@ -1,0 +1,92 @@
+"""From a run's folder, or variables of any network, to predictions."""
+
+import os
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from pcamjax.data.splits import Split
+from pcamjax.data.store import Patches
+from pcamjax.errors import InputError
+from pcamjax.inference.predictions import Predictions
+from pcamjax.models import model_spec
+from pcamjax.models.network import Network
+from pcamjax.training.checkpoints import Checkpoints, Kind
+from pcamjax.training.forward import Forward
+from pcamjax.training.parallel import choose_devices
+from pcamjax.training.run import RunFolder
+from pcamjax.training.step import initial_variables
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network: its configuration, its module and its variables, from one of its checkpoints."""
+
+    folder: RunFolder
+    config: ConfigDict
+    network: Network
+    variables: dict[str, PyTree]
+    checkpoint: str
+
+    def preprocess(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float[jax.Array, "b h w 3"]:
+        """Pixels 0..255 to what the network takes."""
+        return model_spec(self.config.model.name).preprocess(jax.numpy.asarray(images, jax.numpy.float32))
+
+
+def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigDict | None = None) -> Run:
+    """Opens the run in a folder; `config` replaces its own where data or devices have moved.
+
+    Raises:
+      InputError: there is no run, no such checkpoint, or it is of another network.
+    """
+    folder = RunFolder(path)
+    config = config or folder.config()
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+                        jax.eval_shape(lambda: initial_variables(config.model.name, 0)))
+    checkpoints = Checkpoints(folder.checkpoints)
+    variables = checkpoints.restore_variables(checkpoint, like)
+    checkpoints.close()
+    return Run(folder, config, model_spec(config.model.name).build(None), variables, checkpoint)
+
+
+def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 256) -> Float[np.ndarray, " n"]:
+    """The scores of images in memory: the probability of metastasis in the centre 32x32, in [0,1].
+
+    Raises:
+      InputError: the images are not uint8 [n,96,96,3].
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (96, 96, 3):
+        raise InputError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, 96, 96, 3], RGB 0..255")
+    logits = _forward(run, batch_size).logits(run.variables, images, np.arange(len(images)))
+    return scores(logits)
+
+
+def predict_split(run: Run, patches: Patches, split: Split, role: str) -> Predictions:
+    """The predictions of one role ("train", "valid", "test") of a split, with a progress bar.
+
+    Raises:
+      InputError: the split has no such role.
+    """
+    indices = split.part(role)
+    logits = _forward(run, run.config.eval_batch_size).logits(run.variables, patches.images, indices, progress=role)
+    meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
+            "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,
+            "store_sha256": patches.sha256}
+    return Predictions(ids=patches.ids[indices], slides=patches.slides[indices], labels=patches.labels[indices],
+                       scores=scores(logits), logits=logits, meta=meta)
+
+
+def scores(logits: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
+    """sigmoid(z1 - z0), which is the softmax probability of metastasis and agrees with the larger of two sigmoids."""
+    difference = logits[:, 1].astype(np.float64) - logits[:, 0]
+    return (0.5 * (1 + np.tanh(difference / 2))).astype(np.float32)
+
+
+def _forward(run: Run, batch_size: int) -> Forward:
+    parallel = run.config.parallel
+    return Forward(run.config.model.name, batch_size, choose_devices(parallel.devices, batch_size), parallel.wrapper)

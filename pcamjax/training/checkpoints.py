@@ -1,0 +1,96 @@
+"""Checkpoints of a run by Orbax: `last`, to go on from, and `best`, chosen by the validation metric."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from pcamjax.errors import InputError
+from pcamjax.training.step import TrainState
+
+Kind = Literal["last", "best"]
+
+
+class Checkpoints:
+    """The two series of checkpoints in a folder; a checkpoint is there only once it is whole.
+
+    Each holds `variables` (what the network needs), `training` (optimizer state, step and random key) and `progress`
+    (JSON: the epochs so far and the sums of the epoch under way).
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder).absolute()
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+
+    def save(self, kind: Kind, state: TrainState, progress: dict[str, Any]) -> None:
+        """Writes a checkpoint of `state.step` and waits until it is on disk; the one before goes afterwards.
+
+        Raises:
+          InputError: it cannot be written, for want of space for instance; the checkpoint before is untouched.
+        """
+        step = int(state.step)
+        manager = self._manager(kind)
+        if step in manager.all_steps():
+            return
+        training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
+        try:
+            manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
+                                                       training=ocp.args.StandardSave(training),
+                                                       progress=ocp.args.JsonSave(progress)))
+            manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.folder / kind}: checkpoint of step {step} cannot be written ({_first_line(error)}); "
+                             "free space and start the same command again, it goes on from the one before") from error
+
+    def latest_step(self, kind: Kind) -> int | None:
+        """The step of the newest checkpoint, None if there is none."""
+        return self._manager(kind).latest_step() if (self.folder / kind).is_dir() else None
+
+    def restore(self, kind: Kind, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint as (state, progress), on the devices and of the shapes of `like`.
+
+        Raises:
+          InputError: there is none, it is damaged, or it is of another network or optimizer.
+        """
+        training = {"step": like.step, "opt_state": like.opt_state, "key": like.key}
+        restored = self._restore(kind, variables=ocp.args.StandardRestore(_abstract(like.variables)),
+                                 training=ocp.args.StandardRestore(_abstract(training)),
+                                 progress=ocp.args.JsonRestore())
+        return TrainState(**restored.variables, **restored.training), restored.progress
+
+    def restore_variables(self, kind: Kind, like: dict[str, PyTree]) -> dict[str, PyTree]:
+        """The network's variables alone from the newest checkpoint, as `restore`."""
+        return self._restore(kind, variables=ocp.args.StandardRestore(_abstract(like))).variables
+
+    def close(self) -> None:
+        """Waits for what Orbax does in the background."""
+        for manager in self._managers.values():
+            manager.close()
+
+    def _restore(self, kind: Kind, **items: Any) -> Any:
+        step = self.latest_step(kind)
+        if step is None:
+            raise InputError(f"{self.folder / kind}: no checkpoint; train first: python -m experiments.train")
+        try:
+            return self._manager(kind).restore(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.folder / kind / str(step)}: not a whole checkpoint of this network and optimizer "
+                             f"({_first_line(error)}); use the configuration it was written with") from error
+
+    def _manager(self, kind: Kind) -> ocp.CheckpointManager:
+        if kind not in self._managers:
+            keep = ocp.checkpoint_managers.LatestN(1)
+            self._managers[kind] = ocp.CheckpointManager(
+                self.folder / kind, options=ocp.CheckpointManagerOptions(preservation_policy=keep))
+        return self._managers[kind]
+
+
+def _abstract(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,176 @@
+"""The training loop: steps, validation after every epoch, checkpoints, and going on where a run was stopped."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from pcamjax.data.batches import Batch, steps_per_epoch, train_batches
+from pcamjax.data.splits import Split
+from pcamjax.data.store import Patches
+from pcamjax.errors import InputError
+from pcamjax.models import model_spec
+from pcamjax.training.checkpoints import Checkpoints
+from pcamjax.training.forward import Forward
+from pcamjax.training.logs import EpochLog, progress_bar
+from pcamjax.training.losses import make_loss
+from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.run import RunFolder
+from pcamjax.training.schedules import make_schedule
+from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step
+
+
+@dataclasses.dataclass
+class EpochSums:
+    """What an epoch has added up so far; part of every checkpoint, so that a resumed epoch reports the same."""
+
+    loss: float = 0.0
+    correct: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, step: int, metrics: StepMetrics, images: int) -> None:
+        """Adds a step; waits for its result.
+
+        Raises:
+          InputError: its loss or gradient is not finite; nothing of it is saved.
+        """
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise InputError(f"step {step}: the loss is {loss}, the gradient's norm {norm}; lower the learning rate or "
+                             "set optimizer.clip_norm, the last checkpoint is from before this step")
+        self.loss += loss * images
+        self.correct += int(metrics.correct)
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        """Loss, accuracy and speed of training."""
+        return {"train_loss": self.loss / self.images, "train_accuracy": self.correct / self.images,
+                "seconds": self.seconds, "images_per_second": self.images / self.seconds}
+
+
+def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -> dict[str, Any]:
+    """Trains a network on `split` as `config` says, or goes on with the run in `folder`, and returns its record.
+
+    Stopped at any moment and started again with the same arguments, a run ends with the same bits on CPUs.
+
+    Raises:
+      InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
+    """
+    train, valid = (_labelled(patches, split, role) for role in ("train", "valid"))
+    steps = steps_per_epoch(len(train), config.batch_size)
+    total_steps = steps * config.epochs
+    devices = choose_devices(config.parallel.devices, config.batch_size)
+    schedule = make_schedule(config.optimizer.schedule, total_steps)
+    optimizer = make_optimizer(config.optimizer, total_steps)
+    loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
+    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation), devices,
+                  config.parallel.wrapper, batch_output=False, donate=True)
+    forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
+
+    folder.claim(config)
+    state = replicate(initial_state(config.model.name, optimizer, config.seed), devices)
+    checkpoints = Checkpoints(folder.checkpoints)
+    sums, epochs = EpochSums(), []
+    if checkpoints.latest_step("last") is not None:
+        state, progress = checkpoints.restore("last", state)
+        sums, epochs = EpochSums(**progress["sums"]), progress["epochs"]
+    log = EpochLog(folder, epochs)
+    number = int(state.step)
+    print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} steps in all, "
+          f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
+    batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed, first_step=number,
+                            last_step=total_steps, process=(jax.process_index(), jax.process_count()))
+    with progress_bar(total_steps * config.batch_size, number * config.batch_size, "train") as bar:
+        while number < total_steps and not _stops_early(log.epochs, config):
+            epoch_end = (number // steps + 1) * steps
+            until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
+            state = _run_steps(step, state, batches, number, until, sums, bar)
+            number = until
+            if number == epoch_end:
+                log.append({"epoch": number // steps, "step": number, **sums.means(),
+                            **_validate(forward, state, patches, valid, loss),
+                            "learning_rate": float(schedule(number - 1))})
+                sums = EpochSums()
+                bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_loss", "valid_auc")})
+            progress = {"epochs": log.epochs, "sums": dataclasses.asdict(sums)}
+            if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
+                checkpoints.save("best", state, progress)
+            checkpoints.save("last", state, progress)
+    log.close()
+    checkpoints.close()
+    record = _record(config, state, log.epochs, split, "finished" if number == total_steps else "stopped early")
+    folder.write_record(record)
+    return record
+
+
+def _run_steps(step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]], state: TrainState,
+               batches: Iterator[Batch], number: int, until: int, sums: EpochSums, bar: tqdm) -> TrainState:
+    """Takes the steps after `number` up to `until`, adding them to `sums`."""
+    started, before = time.perf_counter(), None
+    for number in range(number + 1, until + 1):
+        batch = next(batches)
+        state, metrics = step(state, batch)
+        # The step before is read while this one runs, so that reading never holds the devices up.
+        if before is not None:
+            sums.add(number - 1, before, len(batch.labels) * jax.process_count())
+        before = metrics
+        bar.update(len(batch.labels) * jax.process_count())
+    sums.add(until, before, len(batch.labels) * jax.process_count())
+    sums.seconds += time.perf_counter() - started
+    return state
+
+
+def _labelled(patches: Patches, split: Split, role: str) -> Int[np.ndarray, " n"]:
+    indices = split.part(role)
+    if (patches.labels[indices] < 0).any():
+        missing = patches.ids[indices][patches.labels[indices] < 0]
+        raise InputError(f"{patches.path}: {len(missing)} of the {role!r} patches have no label ({missing[0]} is the "
+                         "first), which training needs; choose another split or add the labels")
+    return indices
+
+
+def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[np.ndarray, " n"],
+              loss: Callable) -> dict[str, float]:
+    started = time.perf_counter()
+    logits, labels = forward.logits(state.variables, patches.images, valid), patches.labels[valid].astype(np.int32)
+    one_class = labels.min() == labels.max()
+    return {"valid_loss": float(loss(logits, labels).mean()), "valid_accuracy": float((logits.argmax(-1) == labels).mean()),
+            "valid_auc": math.nan if one_class else float(roc_auc_score(labels, logits[:, 1] - logits[:, 0])),
+            "valid_seconds": time.perf_counter() - started}
+
+
+def _best_epoch(epochs: list[dict[str, Any]], metric: str) -> int:
+    """The number of the first epoch with the best value of `metric`; a loss is best when it is smallest."""
+    sign = -1 if metric.endswith("loss") else 1
+    values = [-math.inf if math.isnan(epoch[metric]) else sign * epoch[metric] for epoch in epochs]
+    return epochs[values.index(max(values))]["epoch"]
+
+
+def _stops_early(epochs: list[dict[str, Any]], config: ConfigDict) -> bool:
+    """Whether `early_stopping` epochs have passed since the best one; 0 never stops."""
+    return bool(config.early_stopping and epochs
+                and epochs[-1]["epoch"] - _best_epoch(epochs, config.best_metric) >= config.early_stopping)
+
+
+def _record(config: ConfigDict, state: TrainState, epochs: list[dict[str, Any]], split: Split,
+            ended: str) -> dict[str, Any]:
+    trainable, statistics = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats))
+    best = epochs[_best_epoch(epochs, config.best_metric) - 1]
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    images = len(epochs) * steps_per_epoch(len(split.indices["train"]), config.batch_size) * config.batch_size
+    return {"model": config.model.name, "parameters": {"total": trainable + statistics, "trainable": trainable},
+            "steps": int(state.step), "epochs": len(epochs), "ended": ended, "train_seconds": seconds,
+            "valid_seconds": sum(epoch["valid_seconds"] for epoch in epochs), "images_per_second": images / seconds,
+            "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
+                      **{role: len(indices) for role, indices in split.indices.items()}},
+            "best": {"metric": config.best_metric, "epoch": best["epoch"], "value": best[config.best_metric]}}

@@ -1,0 +1,64 @@
+"""One short place that spreads a function written for one device with a named axis over all devices."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from pcamjax.errors import InputError
+
+AXIS = "devices"
+
+
+def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
+    """The first `count` devices, all of them for 0.
+
+    Raises:
+      InputError: there are not so many, or `batch_size` does not divide among them.
+    """
+    devices = jax.devices()
+    if count > len(devices):
+        raise InputError(f"devices {count}: this machine has {len(devices)}; choose at most that, or 0 for all")
+    devices = devices[:count or None]
+    if batch_size % len(devices):
+        raise InputError(f"batch_size {batch_size} does not divide among {len(devices)} devices; choose a multiple")
+    return devices
+
+
+def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shard_map", "pmap"], *,
+           batch_output: bool, donate: bool = False) -> Callable[[Any, Any], Any]:
+    """Compiles `function(replicated, batch)` so that every device works on its consecutive piece of the batch.
+
+    Inside, `AXIS` names the axis over the devices. The first argument is the same on all devices (and donated with
+    `donate`); the batch is a pytree of host arrays, this process' piece of the global batch. The output is again split
+    along the batch with `batch_output`, otherwise the same on all devices. Both wrappers compute the same.
+
+    Raises:
+      InputError: another wrapper is asked for.
+    """
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+    along_batch = NamedSharding(mesh, PartitionSpec(AXIS))
+    donated = (0,) if donate else ()
+    if wrapper == "shard_map":
+        out_specs = PartitionSpec(AXIS) if batch_output else PartitionSpec()
+        # check_vma=False: gradients of replicated parameters stay per device until the step averages them itself.
+        mapped = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+                                       out_specs=out_specs, check_vma=False), donate_argnums=donated)
+        return lambda replicated, batch: mapped(replicated, jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(along_batch, x), batch))
+    if wrapper == "pmap":
+        mapped = jax.pmap(function, AXIS, in_axes=(None, 0), out_axes=0 if batch_output else None, devices=devices)
+        local = len([d for d in devices if d.process_index == jax.process_index()])
+
+        def run(replicated: Any, batch: Any) -> Any:
+            out = mapped(replicated, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch))
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out) if batch_output else out
+        return run
+    raise InputError(f"parallel.wrapper {wrapper!r} is not known; choose shard_map or pmap")
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """A copy of every array of `tree` on every device."""
+    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec()))

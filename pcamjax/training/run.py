@@ -1,0 +1,132 @@
+"""The folder of a run: its configuration, environment and record, and the paths of all it holds."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from pcamjax.errors import InputError
+from pcamjax.files import read_json, write_json
+
+# What may differ when a run goes on: where the data lie and what they are spread over, not what is computed.
+FREE_KEYS = ("data.path", "parallel")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class RunFolder:
+    """Paths within a run's folder, and its three small JSON files."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.metrics = self.path / "metrics.jsonl"
+        self.report = self.path / "report.html"
+
+    def predictions(self, split: str) -> Path:
+        """Where the predictions of a split lie."""
+        return self.path / "predictions" / f"{split}.npz"
+
+    def evaluation(self, split: str) -> Path:
+        """Where the metrics of a split lie."""
+        return self.path / "evaluation" / f"{split}.json"
+
+    def explanations(self, split: str) -> Path:
+        """Where the heat maps of a split lie."""
+        return self.path / "explanations" / f"{split}.npz"
+
+    def claim(self, config: ConfigDict) -> None:
+        """Makes the folder this configuration's: writes `config.json`, or checks that it is the same already.
+
+        Raises:
+          InputError: the folder holds another run's configuration, or files that are no run's.
+        """
+        file = self.path / "config.json"
+        if file.exists():
+            require_same(self.config(), config, file)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"{self.path}: is not empty and not a run's folder (no config.json); choose another workdir")
+        else:
+            write_json(file, config.to_dict())
+        write_json(self.path / "environment.json", environment())
+
+    def config(self) -> ConfigDict:
+        """The configuration that the run was started with.
+
+        Raises:
+          InputError: the folder holds no run.
+        """
+        file = self.path / "config.json"
+        if not file.exists():
+            raise InputError(f"{self.path}: no run (no config.json); train first: python -m experiments.train")
+        try:
+            return ConfigDict(read_json(file))
+        except (TypeError, ValueError):
+            raise InputError(f"{file}: not a configuration; restore it or train again") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Writes `record.json`: parameters, steps, seconds, speed and how the run ended."""
+        write_json(self.path / "record.json", record)
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a finished run, None before its end."""
+        file = self.path / "record.json"
+        return read_json(file) if file.exists() else None
+
+
+def require_same(stored: ConfigDict, asked: ConfigDict, file: Path) -> None:
+    """Compares two configurations but for where they run.
+
+    Raises:
+      InputError: they differ; the first key that does is named with both values.
+    """
+    # Through JSON, so that a tuple equals the list that it is stored as.
+    left, right = (flatten(json.loads(json.dumps(config.to_dict()))) for config in (stored, asked))
+    for key in sorted(left | right):
+        if left.get(key) != right.get(key) and not key.startswith(FREE_KEYS):
+            raise InputError(f"{file}: this folder holds a run with {key} = {left.get(key)!r}, asked for is "
+                             f"{right.get(key)!r}; choose another workdir or the same configuration")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, flags and the commit that a run was made with."""
+    devices = jax.devices()
+    return {"python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
+            "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
+            "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
+                        "processes": jax.process_count()},
+            "cpu_count": os.cpu_count(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and cleanliness of the checkout that this file lies in, None for an installed package."""
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, check=True, capture_output=True,
+                              text=True).stdout.strip()
+    try:
+        tracked = ask("ls-files", Path(__file__).name)
+        return {"commit": ask("rev-parse", "HEAD"), "clean": not ask("status", "--porcelain")} if tracked else None
+    except (OSError, subprocess.CalledProcessError):
+        return None

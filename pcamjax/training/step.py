@@ -1,0 +1,101 @@
+"""The training step and the forward pass, each written for one device with a named axis."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree, UInt32
+
+from pcamjax.data.augment import augment
+from pcamjax.data.batches import Batch
+from pcamjax.models import model_spec
+from pcamjax.ops.positions import keys_by_position
+from pcamjax.training.parallel import AXIS
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a training step reads and replaces, all of it arrays.
+
+    `key` holds the data of the run's random key; what a step draws comes from it and from `step`.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    key: UInt32[Array, "..."]
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What the network's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class StepMetrics(struct.PyTreeNode):
+    """Of one step on the global batch: the mean loss, the number of right answers, the gradient's norm."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+
+
+def initial_variables(model_name: str, seed: int) -> dict[str, PyTree]:
+    """Freshly drawn parameters and BatchNorm statistics of a network."""
+    network = model_spec(model_name).build(None)
+    # Jitted, so that the layers' outputs are never computed: only the shapes of the input matter.
+    return jax.jit(lambda key: network.init(key, jnp.zeros((1, 96, 96, 3))))(jax.random.key(seed))
+
+
+def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step; weights, dropout and augmentation all come from `seed`."""
+    variables = initial_variables(model_name, seed)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"], batch_stats=variables["batch_stats"],
+                      opt_state=optimizer.init(variables["params"]), key=jax.random.key_data(jax.random.key(seed)))
+
+
+def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
+                    loss: Callable[[Float[Array, "b 2"], Int[Array, " b"]], Float[Array, " b"]],
+                    augmentation: Mapping[str, Any]) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """A step on this device's piece of the global batch, to be wrapped by `parallel.spread`.
+
+    Gradients, metrics and BatchNorm's moments are averaged over the devices, and the keys of augmentation and dropout
+    follow an example's position in the global batch, so that N devices take the step that one would.
+    """
+    spec = model_spec(model_name)
+    network = spec.build(AXIS)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        keys = keys_by_position(augment_key, len(batch.labels), AXIS)
+        images = spec.preprocess(augment(batch.images, keys, augmentation))
+
+        def mean_loss(params: PyTree) -> tuple[Float[Array, ""], tuple[Float[Array, "b 2"], PyTree]]:
+            logits, updated = network.apply({"params": params, "batch_stats": state.batch_stats}, images, train=True,
+                                            rngs={"dropout": dropout_key}, mutable=["batch_stats"])
+            return loss(logits, batch.labels).mean(), (logits, updated["batch_stats"])
+
+        (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        gradient, value = jax.lax.pmean((gradient, value), AXIS)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),
+                              gradient_norm=optax.global_norm(gradient))
+        return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
+                             batch_stats=batch_stats, opt_state=opt_state), metrics
+
+    return train_step
+
+
+def make_forward(model_name: str) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
+    """The network in evaluation mode: (variables, images 0..255) -> logits [B,2]."""
+    spec = model_spec(model_name)
+    network = spec.build(None)
+
+    def forward(variables: dict[str, PyTree], images: Array) -> Float[Array, "b 2"]:
+        return network.apply(variables, spec.preprocess(images.astype(jnp.float32)), train=False)
+
+    return forward
