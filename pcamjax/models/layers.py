@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.ops.convolution import convolve
+from pcamjax.ops.convolution import convolve, max_pool
 from pcamjax.ops.positions import keys_by_position
 
 Activation = Callable[[Array], Array]
@@ -99,4 +99,6 @@ class MaxPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        if self.stride == self.window and self.padding == "VALID":
+            return max_pool(x, window=self.window)
         return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)

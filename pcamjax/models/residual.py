@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from pcamjax.models.layers import BatchNorm, Conv, Dropout, MaxPool, Relu
 from pcamjax.models.network import HiddenLayers, Network
 
-FeatureMap = Float[Array, "b h w c"]
+FeatureMap = Float[Array, "b _ _ _"]
 
 
 class ResidualBlocks(nn.Module):

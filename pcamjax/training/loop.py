@@ -70,10 +70,10 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     steps = steps_per_epoch(len(train), config.batch_size)
     total_steps = steps * config.epochs
     devices = choose_devices(config.parallel.devices, config.batch_size)
-    schedule = make_schedule(config.optimizer.schedule, total_steps)
-    optimizer = make_optimizer(config.optimizer, total_steps)
+    schedule = make_schedule(config.optimizer.schedule.to_dict(), total_steps)
+    optimizer = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
-    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation), devices,
+    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation.to_dict()), devices,
                   config.parallel.wrapper, batch_output=False, donate=True)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
 

@@ -106,7 +106,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, devices, flags and the commit that a run was made with."""
     devices = jax.devices()
-    return {"python": platform.python_version(), "platform": platform.platform(), "command": sys.argv,
+    return {"python": platform.python_version(), "platform": platform.platform(), "command": ["python", *sys.orig_argv[1:]],
             "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
                         "processes": jax.process_count()},

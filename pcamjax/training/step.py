@@ -39,15 +39,18 @@ class StepMetrics(struct.PyTreeNode):
     """Of one step on the global batch: the mean loss, the number of right answers, the gradient's norm."""
 
     loss: Float[Array, ""]
-    correct: Float[Array, ""]
+    correct: Int[Array, ""]
     gradient_norm: Float[Array, ""]
 
 
 def initial_variables(model_name: str, seed: int) -> dict[str, PyTree]:
     """Freshly drawn parameters and BatchNorm statistics of a network."""
     network = model_spec(model_name).build(None)
-    # Jitted, so that the layers' outputs are never computed: only the shapes of the input matter.
-    return jax.jit(lambda key: network.init(key, jnp.zeros((1, 96, 96, 3))))(jax.random.key(seed))
+    # Jitted, so that the layers' outputs are never computed: only the shapes of the input matter. What runs once is
+    # not worth optimising: on a CPU this compiles in a fifth of the time.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda key: network.init(key, jnp.zeros((1, 96, 96, 3))), compiler_options=options)(
+        jax.random.key(seed))
 
 
 def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -83,7 +86,7 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
         gradient, value = jax.lax.pmean((gradient, value), AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),
-                              gradient_norm=optax.global_norm(gradient))
+                              gradient_norm=optax.tree.norm(gradient))
         return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                              batch_stats=batch_stats, opt_state=opt_state), metrics
 

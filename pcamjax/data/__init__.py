@@ -1,0 +1,1 @@
+"""Patches on disk, from any source, to batches on a device."""

@@ -1,0 +1,1 @@
+"""Labels and scores -> numbers. Nothing here needs a network, or JAX."""

@@ -1,0 +1,93 @@
+"""Any inner layer of a network by its name: read its output, or add to it and so differentiate by it.
+
+The one mechanism is linen's interception of `__call__`; networks need no hooks for it.
+"""
+
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from pcamjax.errors import InputError
+
+Path = tuple[str, ...]
+
+
+def layer_names(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...]
+                ) -> dict[str, tuple[int, ...]]:
+    """The layers in the order in which they finish, with the shapes of their outputs for an input of `shape`.
+
+    A layer goes by its own name, or by its path ("backbone/conv1") where several have that name. Left out are
+    layers that are called more than once and those whose output is not a single array.
+    """
+    paths = _paths(module, variables, shape)
+    names = [path[-1] for path in paths]
+    return {path[-1] if names.count(path[-1]) == 1 else "/".join(path): output
+            for path, output in paths.items()}
+
+
+def apply_with_layer(module: nn.Module, variables: Mapping[str, Any], x: Float[Array, "b h w c"], layer: str,
+                     delta: Float[Array, "b ..."] | None = None
+                     ) -> tuple[Float[Array, "b classes"], Float[Array, "b ..."]]:
+    """The logits and the output of `layer`, to which `delta` is added on its way, in evaluation mode.
+
+    The gradient of the logits by a `delta` of zeros is their gradient by the output of the layer.
+
+    Args:
+      layer: a name as `layer_names` has it, or a path.
+      delta: of the shape of the layer's output.
+    Raises:
+      InputError: there is no such layer; the message lists those there are, the most similar names first.
+    """
+    path, caught = _find(module, variables, x.shape, layer), []
+
+    def intercept(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if _path(context) != path:
+            return output
+        caught.append(output if delta is None else output + delta)
+        return caught[-1]
+
+    with nn.intercept_methods(intercept):
+        logits = module.apply(variables, x)
+    return logits, caught[-1]
+
+
+def _paths(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...]
+           ) -> dict[Path, tuple[int, ...]]:
+    calls: dict[Path, list] = {}
+
+    def intercept(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if _path(context):
+            calls.setdefault(_path(context), []).append(output)
+        return output
+
+    with nn.intercept_methods(intercept):
+        jax.eval_shape(module.apply, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return {path: outputs[0].shape for path, outputs in calls.items()
+            if len(outputs) == 1 and isinstance(outputs[0], jax.Array)}
+
+
+def _path(context: nn.module.InterceptorContext) -> Path:
+    """The path of the module whose `__call__` this is; () for the network itself and for other methods."""
+    module = context.module
+    # A module that shares its parent's scope has its parent's path, but not its name: it is the same layer.
+    same_layer = context.method_name != "__call__" or not module.path or module.name != module.path[-1]
+    return () if same_layer else module.path
+
+
+def _find(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...], layer: str) -> Path:
+    paths = _paths(module, variables, shape)
+    found = [path for path in paths if layer in (path[-1], "/".join(path))]
+    if len(found) == 1:
+        return found[0]
+    names = sorted(layer_names(module, variables, shape), reverse=True,
+                   key=lambda name: SequenceMatcher(None, layer, name).ratio())
+    problem = f"layer {layer!r} names {len(found)} layers" if found else f"there is no layer {layer!r}"
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    raise InputError(f"{problem}; choose one of {', '.join(names[:20])}{more}")

@@ -1,0 +1,1 @@
+"""A trained network and patches -> `Predictions`, the file that everything downstream is computed from."""

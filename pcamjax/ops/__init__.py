@@ -1,0 +1,1 @@
+"""Array operations whose fast form differs between a CPU and an accelerator."""

@@ -1,0 +1,1 @@
+"""Files and arrays -> figures and pages for a reader."""

@@ -1,0 +1,238 @@
+"""A run folder -> `report.html`, the one file that a reader of the run is given."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pcamjax.errors import InputError
+from pcamjax.evaluation.metrics import THRESHOLD, Metrics, read_evaluation, roc_curve
+from pcamjax.files import read_json
+from pcamjax.inference.predictions import Predictions
+from pcamjax.report import figures
+from pcamjax.report.explanations import Explanations, read_explanations
+from pcamjax.report.html import Picture, embed, write_page
+
+_PARTS = ("test", "valid", "train")
+_COLUMNS = ("accuracy", "precision", "recall", "F1", "specificity", "AUC")
+_EXAMPLES = 8  # of each group: what fits a printed page
+_GROUPS = (("true positives", "metastasis, called metastasis", 1, True),
+           ("false negatives", "metastasis, called healthy", 1, False),
+           ("false positives", "healthy, called metastasis", 0, True),
+           ("true negatives", "healthy, called healthy", 0, False),
+           ("unlabelled, called metastasis", "no label is known", -1, True),
+           ("unlabelled, called healthy", "no label is known", -1, False))
+
+
+def write_report(run: str | os.PathLike) -> Path:
+    """Writes `report.html` and its figures from what the run folder holds, and says what it does not hold.
+
+    Raises:
+      InputError: `run` is not a run folder, or a file in it is damaged or does not fit the others.
+    """
+    run = Path(run)
+    if not (run / "config.json").is_file():
+        raise InputError(f"{run}: not a run folder (no config.json); name the --workdir of a training")
+    config, environment, record = (_read_table(run / f"{name}.json")
+                                   for name in ("config", "environment", "record"))
+    history = _read_history(run / "metrics.jsonl")
+    evaluated = {path.stem: _read_split(run, path)
+                 for path in sorted((run / "evaluation").glob("*.json"), key=_place)}
+    explained = {path.stem: read_explanations(path)
+                 for path in sorted((run / "explanations").glob("*.npz"), key=_place)}
+    folder = run / "figures"
+    return write_page(
+        run / "report.html", "report.html",
+        name=run.resolve().name,
+        model=dict(_flat(config)).get("model.name", "A network whose name is not recorded"),
+        summary=_summary(run / "record.json", record, history),
+        headline=_headline(evaluated),
+        leaking=_leaking(evaluated, record),
+        missing=list(_missing(run, environment, record, history, evaluated, explained)),
+        columns=_COLUMNS,
+        splits=[_split_section(name, *parts, folder) for name, parts in evaluated.items()],
+        threshold=THRESHOLD,
+        learning=_learning(history, folder),
+        explanations=[{"split": name, "groups": list(_heat_maps(name, explanations, folder))}
+                      for name, explanations in explained.items()],
+        command=_command(environment),
+        config=list(_flat(config)),
+        environment=[row for row in _flat(environment) if row[0] != "command"],
+    )
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no file."""
+    table = read_json(path) if path.exists() else {}
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: holds a {type(table).__name__}, expected an object; restore it")
+    return table
+
+
+def _read_history(path: Path) -> dict[str, np.ndarray]:
+    """The columns of metrics.jsonl; of an epoch that was run again after a restart, the later line."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end yet is still being written
+    try:
+        rows = {row["epoch"]: row for row in map(json.loads, lines)}
+        names = dict.fromkeys(name for row in rows.values() for name in row)
+        return {name: np.array([row.get(name) for row in rows.values()], dtype=float) for name in names}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a line is not an epoch's metrics as JSON ({type(error).__name__}: "
+                         f"{error}); remove it") from None
+
+
+def _read_split(run: Path, path: Path) -> tuple[Metrics, Predictions]:
+    metrics, meta = read_evaluation(path)
+    predictions = Predictions.load(run / "predictions" / f"{path.stem}.npz")
+    if meta != predictions.meta or metrics.n != len(predictions):
+        raise InputError(f"{path}: does not belong to predictions/{path.stem}.npz beside it; "
+                         "make both again: python -m experiments.evaluate")
+    return metrics, predictions
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """Sorts the parts of a split, the one that counts most first."""
+    return (_PARTS.index(path.stem) if path.stem in _PARTS else len(_PARTS), path.stem)
+
+
+def _headline(evaluated: dict[str, tuple[Metrics, Predictions]]) -> dict[str, Any] | None:
+    for split, (metrics, predictions) in evaluated.items():
+        values = dict(zip(_COLUMNS, _values(metrics), strict=True))
+        return {"split": split, "patches": f"{metrics.n:,}",
+                "leak": _leak(predictions.meta.get("leaks_slides")),
+                "figures": [(values["AUC"], "AUC"), (values["accuracy"], "accuracy, %"),
+                            (values["recall"], "recall (sensitivity), %"),
+                            (values["specificity"], "specificity, %")]}
+    return None
+
+
+def _values(metrics: Metrics) -> list[str]:
+    fractions = (metrics.accuracy, metrics.precision, metrics.recall, metrics.f1, metrics.specificity)
+    return ["–" if np.isnan(value) else f"{100 * value:.2f}" for value in fractions] + [
+        "–" if np.isnan(metrics.auc) else f"{metrics.auc:.4f}"]
+
+
+def _leaking(evaluated: dict[str, tuple[Metrics, Predictions]], record: dict[str, Any]) -> str:
+    splits = [predictions.meta for _, predictions in evaluated.values()] + [record.get("split", {})]
+    names = [meta.get("split_description") or meta.get("description") or meta.get("name", "split")
+             for meta in splits if meta.get("leaks_slides")]
+    return "; ".join(dict.fromkeys(map(str, names)))
+
+
+def _missing(run: Path, environment: dict, record: dict, history: dict, evaluated: dict,
+             explained: dict) -> Iterator[str]:
+    if not environment:
+        yield "environment.json: versions and hardware of the training"
+    if not record:
+        yield "record.json: the training has not ended, or was stopped from outside"
+    if not history:
+        yield "metrics.jsonl: no epoch has ended"
+    for path in sorted((run / "predictions").glob("*.npz"), key=_place):
+        if path.stem not in evaluated:
+            yield f"evaluation/{path.stem}.json: predicted, but not scored (or without labels)"
+    if not evaluated:
+        yield "evaluation: make it with python -m experiments.evaluate"
+    if not explained:
+        yield "heat maps: make them with python -m experiments.explain"
+
+
+def _summary(path: Path, record: dict[str, Any], history: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """The rows of the table "Run", as far as they are recorded."""
+    try:
+        return list(_summary_rows(record, history))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the record of a training ({type(error).__name__}: {error}); restore "
+                         "it, or remove it and resume the training") from None
+
+
+def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+    parameters, split, best = (record.get(name, {}) for name in ("parameters", "split", "best"))
+    if parameters:
+        yield "parameters", f"{parameters['total']:,}, of which {parameters['trainable']:,} are trained"
+    if split:
+        yield "split", f"{split.get('name')}: {split.get('description')}"
+        yield "slides shared by training and evaluation", _leak(split.get("leaks_slides"))
+        sizes = [f"{split[part]:,} {part}" for part in ("train", "valid", "test") if part in split]
+        yield "patches", ", ".join(sizes)
+    if record:
+        yield "training", f"{record['epochs']:,} epochs, {record['steps']:,} steps; {record['ended']}"
+        minutes, speed = record["train_seconds"] / 60, record["images_per_second"]
+        yield "time", f"{minutes:,.1f} minutes, {speed:,.0f} images/s"
+    elif history:
+        yield "epochs so far", str(len(history["epoch"]))
+    if best:
+        yield "best epoch", f"{best['epoch']}, with {best['metric']} {_text(best['value'])}"
+
+
+def _leak(leaks: bool | None) -> str:
+    return {True: "yes", False: "no", None: "not known"}[leaks]
+
+
+def _split_section(name: str, metrics: Metrics, predictions: Predictions, folder: Path) -> dict[str, Any]:
+    meta = predictions.meta
+    description = meta.get("split_description") or meta.get("split", "")
+    roc = None
+    if metrics.positives and metrics.negatives:
+        curve = roc_curve(predictions.labels, predictions.scores)
+        roc = embed(figures.roc(curve, metrics.auc), folder / f"roc_{name}.png",
+                    f"ROC curve on {name}, AUC {metrics.auc:.4f}")
+    (tn, fp), (fn, tp) = metrics.confusion
+    confusion = embed(figures.confusion_matrix(metrics), folder / f"confusion_{name}.png",
+                      f"confusion matrix on {name}: {tp} true and {fp} false positives, {tn} true and "
+                      f"{fn} false negatives")
+    return {"name": name, "patches": f"{metrics.n:,}", "positives": f"{metrics.positives:,}",
+            "figures": _values(metrics), "confusion": confusion, "roc": roc,
+            "description": description, "leak": _leak(meta.get("leaks_slides")),
+            "checkpoint": meta.get("checkpoint", "not recorded")}
+
+
+def _learning(history: dict[str, np.ndarray], folder: Path) -> Picture | None:
+    curves = {name: values for name, values in history.items() if name.startswith(("train_", "valid_"))}
+    if not any(np.isfinite(values).any() for values in curves.values()):
+        return None
+    return embed(figures.learning_curves(history), folder / "learning_curves.png",
+                 "loss, accuracy and AUC of training and validation by epoch")
+
+
+def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[str, Any]]:
+    for title, meaning, label, called in _GROUPS:
+        group = np.flatnonzero((made.labels == label) & ((made.scores > THRESHOLD) == called))
+        if not len(group):
+            continue
+        shown = group[:_EXAMPLES]
+        figure = figures.heat_map_grid(
+            made.images[shown], made.maps[shown], made.scores[shown], made.labels[shown], made.is_zero[shown],
+            scale=f"{made.method} of {made.target} at {made.layer}")
+        file = folder / f"heat_maps_{split}_{title.replace(', ', '_').replace(' ', '_')}.png"
+        yield {"title": f"{title} ({meaning})",
+               "caption": f"{len(shown)} of the {len(group)} explained, in order: "
+                          f"{', '.join(made.ids[shown].tolist())}.",
+               "picture": embed(figure, file, f"heat maps of {title} on {split}")}
+
+
+def _command(environment: dict[str, Any]) -> str:
+    command = environment.get("command", "")
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested dictionaries, with dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)

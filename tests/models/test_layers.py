@@ -1,0 +1,33 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pcamjax.models.layers import BatchNorm, Dropout
+
+
+def test_dropout_keeps_the_expected_share_and_the_mean():
+    x = jnp.ones((8, 50, 50, 4))
+    y = Dropout(0.25).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(float((y == 0).mean()) - 0.25) < 0.01
+    assert (Dropout(0.25).apply({}, x, train=False) == x).all()
+
+
+def test_dropout_draws_by_position_not_by_batch():
+    def draw(count):
+        return Dropout(0.5).apply({}, jnp.ones((count, 30)), train=True, rngs={"dropout": jax.random.key(1)})
+    assert (draw(8)[:4] == draw(4)).all()
+    assert not (draw(8)[0] == draw(8)[1]).all()
+
+
+def test_batch_norm_moves_its_statistics_as_keras_does():
+    x = jax.random.normal(jax.random.key(0), (4, 5, 5, 3)) * 2 + 1
+    layer = BatchNorm()
+    variables = layer.init(jax.random.key(0), x, train=False)
+    assert set(variables["params"]) == {"scale", "bias"}
+    y, updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    x, y = np.asarray(x), np.asarray(y)
+    mean, variance = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.01 * mean, rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.99 + 0.01 * variance, rtol=1e-5)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), atol=1e-5)

@@ -1,0 +1,120 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from pcamjax.errors import InputError
+from pcamjax.training.checkpoints import Checkpoints
+from pcamjax.training.loop import fit
+from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.run import RunFolder
+from pcamjax.training.step import initial_state
+
+TIMES = ("seconds", "valid_seconds", "images_per_second")
+
+
+def epochs(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def final_state(folder: Path, config):
+    like = initial_state("tiny", make_optimizer(config.optimizer.to_dict(), 18), config.seed)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state, progress = checkpoints.restore("last", like)
+    checkpoints.close()
+    return state
+
+
+def assert_equal_to_the_bit(left, right):
+    for (path, a), b in zip(jax.tree.leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), jax.tree_util.keystr(path)
+
+
+@pytest.fixture(scope="module")
+def finished(noise, tmp_path_factory):
+    """A run of three epochs, in this process and without interruption."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
+    record = fit(tiny.config(noise.path), noise, tiny.split(noise), folder)
+    return folder, record
+
+
+def test_a_run_leaves_its_record_metrics_and_checkpoints(finished):
+    folder, record = finished
+    assert record["ended"] == "finished" and record["steps"] == 18 and record["epochs"] == 3
+    assert record["split"]["train"] == 48
+    lines = epochs(folder.path)
+    assert [line["step"] for line in lines] == [6, 12, 18]
+    assert record["best"]["value"] == max(line["valid_auc"] for line in lines)
+    assert {"train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "learning_rate"} <= set(lines[0])
+    assert Checkpoints(folder.checkpoints).latest_step("last") == 18
+    assert Checkpoints(folder.checkpoints).latest_step("best") == 6 * record["best"]["epoch"]
+    assert list(folder.tensorboard.glob("events*"))
+
+
+def test_a_finished_run_started_again_changes_nothing(finished, noise):
+    folder, record = finished
+    before = epochs(folder.path)
+    again = fit(tiny.config(noise.path), noise, tiny.split(noise), folder)
+    assert again["steps"] == 18 and epochs(folder.path) == before
+
+
+def test_killed_in_mid_epoch_and_resumed_a_run_ends_with_the_same_bits(finished, noise, tmp_path):
+    folder, _ = finished
+    command = [sys.executable, str(Path(__file__).with_name("run_tiny.py")), str(noise.path), str(tmp_path / "run")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The checkpoint of step 8 lies inside the second epoch.
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "checkpoints" / "last" / "8").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline, "ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "record.json").exists(), "finished before it was killed"
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert epochs(tmp_path / "run") == epochs(folder.path)
+    config = tiny.config(noise.path)
+    assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(finished, noise):
+    folder, _ = finished
+    before = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match=r"config.json.*seed = 0, asked for is 1"):
+        fit(tiny.config(noise.path, seed=1), noise, tiny.split(noise), folder)
+    assert before == {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
+
+
+def test_nan_stops_the_run_and_names_the_step(noise, tmp_path):
+    config = tiny.config(noise.path, **{"optimizer.schedule.learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"step \d+: the loss is .*learning rate"):
+        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(noise, tmp_path):
+    # A rate this small changes no prediction, so the first epoch stays the best.
+    config = tiny.config(noise.path, early_stopping=1, epochs=50, best_metric="valid_accuracy",
+                         **{"optimizer.schedule.learning_rate": 1e-12})
+    config.optimizer.momentum = 0.0
+    record = fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert record["ended"] == "stopped early" and record["epochs"] < 50
+
+
+def test_training_needs_labels_and_its_parts(noise, tmp_path):
+    split = tiny.split(noise)
+    unlabelled = type(split)(split.name, {**split.indices, "train": split.indices["test"]}, None, "")
+    with pytest.raises(InputError, match="4 of the 'train' patches have no label"):
+        fit(tiny.config(noise.path), noise, unlabelled, RunFolder(tmp_path / "run"))
+    without = type(split)(split.name, {"train": split.indices["train"]}, None, "")
+    with pytest.raises(InputError, match="no part 'valid'"):
+        fit(tiny.config(noise.path), noise, without, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,63 @@
+"""N devices take the step that one would, to float32 rounding, under both wrappers."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from pcamjax.data.batches import train_batches
+from pcamjax.training.losses import make_loss
+from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.step import initial_state, make_train_step
+
+
+@pytest.fixture(scope="module")
+def three_steps(noise):
+    @functools.cache
+    def run(devices: int, wrapper: str, model: str = "tiny"):
+        # A small rate: rounding that tips a ReLU or a maximum would otherwise grow from step to step.
+        config = tiny.config(noise.path, **{"optimizer.schedule.learning_rate": 1e-4})
+        loss = make_loss(config.loss.name, "softmax")
+        optimizer = make_optimizer(config.optimizer.to_dict(), 6)
+        devices = choose_devices(devices, config.batch_size)
+        step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict()), devices, wrapper,
+                      batch_output=False)
+        state = replicate(initial_state(model, optimizer, seed=1), devices)
+        history = []
+        for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
+                                   last_step=3):
+            state, metrics = step(state, batch)
+            history.append(metrics)
+        return state, history
+    return run
+
+
+def assert_same_run(left, right):
+    for (path, a), b in zip(jax.tree.leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-4, atol=2e-6, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_devices_and_wrappers_take_the_same_steps(three_steps, devices, wrapper):
+    assert_same_run(three_steps(devices, wrapper), three_steps(1, "shard_map"))
+
+
+def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
+    state, _ = three_steps(1, "shard_map")
+    optimizer = make_optimizer(tiny.config(noise.path).optimizer.to_dict(), 6)
+    before = initial_state("tiny", optimizer, seed=1)
+    assert int(state.step) == 3
+    for (path, old), new in zip(jax.tree.leaves_with_path(before.variables), jax.tree.leaves(state.variables),
+                                strict=True):
+        assert (np.asarray(old) != np.asarray(new)).any(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
+@pytest.mark.parametrize("model", ["scratch1", "scratch2", "scratch3"])
+def test_real_networks_take_the_same_steps_on_two_devices(three_steps, model, wrapper):
+    assert_same_run(three_steps(2, wrapper, model), three_steps(1, "shard_map", model))
