@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # weights, shuffling, dropout and augmentation
-    config.model = {"name": "scratch1"}
+    config.model = {"name": "scratch1", "batch_norm_momentum": 0.99}  # Keras' momentum; lower for very short runs
     config.data = {
         "path": "",  # a store made by experiments.prepare
         "split": {

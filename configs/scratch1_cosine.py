@@ -1,4 +1,4 @@
-"""Scratch #1 with a schedule that ends at rest: SGD 1e-2 with Nesterov momentum, warm-up and cosine, exact symmetries."""
+"""Scratch #1 with a schedule that ends at rest: SGD 1e-2 with Nesterov momentum, warm-up, cosine, symmetries."""
 
 from ml_collections import ConfigDict
 

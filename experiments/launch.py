@@ -15,17 +15,21 @@ from pcamjax.training.run import RunFolder
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
-CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "The experiment; its values can be overridden: "
-                                         "--config.data.path=...", sys_argv=sys.argv)
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
+                                         "values.")
 
 
-def main(run: Callable[[], None]) -> None:
-    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2."""
+def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
+    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2.
+
+    `config` is the experiment where --config names none.
+    """
     logging.set_verbosity(logging.ERROR)  # Orbax and grain narrate at lower levels.
 
     def parse(arguments: list[str]) -> list[str]:
         try:
-            remaining = flags.FLAGS(arguments)
+            default = [] if _config_is_named() else [f"--config={config}"]
+            remaining = flags.FLAGS([arguments[0], *default, *arguments[1:]])
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
             _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
         if len(remaining) > 1:
@@ -80,13 +84,17 @@ def existing_run() -> Run:
     folder = workdir()
     config = folder.config()
     asked = new_config()
-    if flags.FLAGS["config"].present and asked.model.name != config.model.name:
+    if _config_is_named() and asked.model.name != config.model.name:
         raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, --config asks for "
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
     overrides = {key: value for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items()
                  if key.startswith(("data.", "eval_batch_size", "parallel."))}
     config.update_from_flattened_dict(overrides)
     return load_run(folder.path, CHECKPOINT.value, config)
+
+
+def _config_is_named() -> bool:
+    return any(argument.startswith(("--config=", "-config=")) for argument in sys.orig_argv)
 
 
 def _one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from absl import flags
 from experiments import launch
 from pcamjax.inference.predict import predict_split
 
-OUTPUT = flags.DEFINE_string("output", None, "The CSV to write; by default predictions/<split>.csv in the run's folder.")
+OUTPUT = flags.DEFINE_string("output", None, "The CSV to write; by default predictions/<split>.csv in the run.")
 KAGGLE = flags.DEFINE_bool("kaggle", False, "Name the columns id,label, as Kaggle's submission form does.")
 
 

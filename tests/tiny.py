@@ -13,9 +13,9 @@ from pcamjax.models.network import Network
 from pcamjax.models.plain import FlatClassifier, PlainBlocks
 
 
-def tiny(axis_name: str | None = None) -> Network:
+def tiny(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
     """Scratch #1 with 4, 4 and 8 filters: convolutions, BatchNorm, pooling, dropout and dense layers."""
-    return Network(PlainBlocks((4, 4, 8), axis_name), FlatClassifier(axis_name))
+    return Network(PlainBlocks((4, 4, 8), batch_norm_momentum, axis_name), FlatClassifier(axis_name))
 
 
 def register() -> None:

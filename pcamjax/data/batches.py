@@ -48,7 +48,7 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
 def train_batches(images: UInt8[np.ndarray, "m 96 96 3"], labels: Int[np.ndarray, " m"],
                   indices: Int[np.ndarray, " n"], *, batch_size: int, seed: int, first_step: int, last_step: int,
                   process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """The batches from `images[indices]` and `labels[indices]` of the steps `first_step` to `last_step - 1` of a whole training run.
+    """The batches of the steps `first_step` to `last_step - 1` of a training run on `images[indices]`.
 
     What a batch holds depends on (seed, epoch, step) alone, so a run resumes by asking for the steps it
     lacks. `process` is (index, count): each process reads its own consecutive piece of every global batch.

@@ -14,10 +14,7 @@ from jaxtyping import Float, Int
 
 from pcamjax.errors import InputError
 from pcamjax.files import read_json
-from pcamjax.inference.predictions import Predictions
-
-THRESHOLD = 0.5
-"""A patch is called metastasis when its score is greater, as argmax does; a tie is healthy."""
+from pcamjax.inference.predictions import THRESHOLD, Predictions
 
 
 @dataclasses.dataclass(frozen=True)

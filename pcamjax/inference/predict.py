@@ -18,7 +18,7 @@ from pcamjax.training.checkpoints import Checkpoints, Kind
 from pcamjax.training.forward import Forward
 from pcamjax.training.parallel import choose_devices
 from pcamjax.training.run import RunFolder
-from pcamjax.training.step import initial_variables
+from pcamjax.training.step import variable_shapes
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigD
     config = config or folder.config()
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-                        jax.eval_shape(lambda: initial_variables(config.model.name, 0)))
+                        variable_shapes(config.model.name))
     checkpoints = Checkpoints(folder.checkpoints)
     variables = checkpoints.restore_variables(checkpoint, like)
     checkpoints.close()
-    return Run(folder, config, model_spec(config.model.name).build(None), variables, checkpoint)
+    return Run(folder, config, model_spec(config.model.name).build(), variables, checkpoint)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 256) -> Float[np.ndarray, " n"]:

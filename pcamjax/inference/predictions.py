@@ -14,6 +14,9 @@ from jaxtyping import Float32, Int8, Shaped
 from pcamjax.errors import InputError
 from pcamjax.files import atomic_file
 
+THRESHOLD = 0.5
+"""A patch is called metastasis when its score is greater, as argmax does; a tie is healthy."""
+
 _FORMAT = "pcamjax-predictions 1"
 _LARGEST = 4 * 2**30  # bytes of one file's arrays, enough for tens of millions of patches
 

@@ -17,14 +17,15 @@ class ModelSpec:
     """What the rest of the project has to know about a network.
 
     Attributes:
-      build: makes the linen module; its argument is the mapped axis that splits the global batch, None for one piece.
+      build: makes the linen module. For training it takes `axis_name`, the mapped axis that splits the global batch,
+        and `batch_norm_momentum`, the weight of the old moving average.
       preprocess: maps pixels in 0..255 to the network's input.
       activation: what turns the two logits into outputs.
       cam_layer: the layer whose map equals the output of `features` in evaluation mode.
       parameters: all, and those that are trained (BatchNorm's moving statistics are not), as published.
     """
 
-    build: Callable[[str | None], Network]
+    build: Callable[..., Network]
     preprocess: Callable[[Float[Array, "b h w 3"]], Float[Array, "b h w 3"]]
     activation: Literal["softmax", "sigmoid"]
     cam_layer: str
@@ -54,10 +55,10 @@ def model_spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
-def create(name: str, axis_name: str | None = None) -> Network:
+def create(name: str) -> Network:
     """The linen module of the network `name`; initialise it with [B,96,96,3] float32 images.
 
     Raises:
       InputError: there is no such network.
     """
-    return model_spec(name).build(axis_name)
+    return model_spec(name).build()

@@ -11,6 +11,7 @@ class PlainBlocks(nn.Module):
     """[conv 3x3, ReLU, BN] twice, max-pool, dropout; once per entry of `filters`: [B,96,96,3] -> [B,8,8,128]."""
 
     filters: tuple[int, ...] = (32, 64, 128)
+    batch_norm_momentum: float = 0.99
     axis_name: str | None = None
 
     @nn.compact
@@ -18,7 +19,8 @@ class PlainBlocks(nn.Module):
         for i, filters in enumerate(self.filters, start=1):
             for j in (1, 2):
                 x = Conv(filters, (3, 3), padding="VALID", activation=nn.relu, name=f"block{i}_conv{j}")(x)
-                x = BatchNorm(axis_name=self.axis_name, name=f"block{i}_bn{j}")(x, train=train)
+                norm = BatchNorm(self.batch_norm_momentum, axis_name=self.axis_name, name=f"block{i}_bn{j}")
+                x = norm(x, train=train)
             x = MaxPool(name=f"block{i}_pool")(x)
             x = Dropout(0.25, self.axis_name, name=f"block{i}_dropout")(x, train=train)
         return x
@@ -35,6 +37,6 @@ class FlatClassifier(nn.Module):
         return HiddenLayers((512, 128), (0.25, 0.0), self.axis_name, name="hidden")(x, train=train)
 
 
-def scratch1(axis_name: str | None = None) -> Network:
+def scratch1(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
     """Scratch #1: 4,549,538 parameters; its feature map is 8x8x128."""
-    return Network(PlainBlocks(axis_name=axis_name), FlatClassifier(axis_name))
+    return Network(PlainBlocks(batch_norm_momentum=batch_norm_momentum, axis_name=axis_name), FlatClassifier(axis_name))

@@ -19,6 +19,7 @@ class ResidualBlocks(nn.Module):
 
     filters: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     inception_blocks: int = 0
+    batch_norm_momentum: float = 0.99
     axis_name: str | None = None
 
     @nn.compact
@@ -37,7 +38,7 @@ class ResidualBlocks(nn.Module):
         """
         def transform(x: FeatureMap, filters: int, size: int, name: str) -> FeatureMap:
             x = inception_module(x, filters, name) if inception else Conv(filters, (size, size), name=f"{name}_conv")(x)
-            return BatchNorm(axis_name=self.axis_name, name=f"{name}_bn")(x, train=train)
+            return BatchNorm(self.batch_norm_momentum, axis_name=self.axis_name, name=f"{name}_bn")(x, train=train)
 
         y = Relu(name=f"{name}_1_relu")(transform(x, filters, 1, f"{name}_1"))
         y = Relu(name=f"{name}_2_relu")(transform(y, filters, 3, f"{name}_2"))
@@ -74,11 +75,13 @@ class PooledClassifier(nn.Module):
         return HiddenLayers((512, 128), (0.25, 0.0), self.axis_name, name="hidden")(x.mean((1, 2)), train=train)
 
 
-def scratch2(axis_name: str | None = None) -> Network:
+def scratch2(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
     """Scratch #2: six residual blocks, 34,403,106 parameters; its feature map is 3x3x4096."""
-    return Network(ResidualBlocks(axis_name=axis_name), PooledClassifier(axis_name))
+    backbone = ResidualBlocks(batch_norm_momentum=batch_norm_momentum, axis_name=axis_name)
+    return Network(backbone, PooledClassifier(axis_name))
 
 
-def scratch3(axis_name: str | None = None) -> Network:
+def scratch3(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
     """Scratch #3: #2 with inception modules in block 1, 35,172,066 parameters; its feature map is 3x3x4096."""
-    return Network(ResidualBlocks(inception_blocks=1, axis_name=axis_name), PooledClassifier(axis_name))
+    backbone = ResidualBlocks(inception_blocks=1, batch_norm_momentum=batch_norm_momentum, axis_name=axis_name)
+    return Network(backbone, PooledClassifier(axis_name))

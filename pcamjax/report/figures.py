@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from pcamjax.evaluation.metrics import THRESHOLD, Metrics, RocCurve
+from pcamjax.evaluation.metrics import Metrics, RocCurve
 from pcamjax.files import atomic_file
+from pcamjax.inference.predictions import THRESHOLD
 
 HEALTHY, METASTASIS, UNLABELLED = "#9ecae1", "#a63603", "#d9d9d9"
 CLASSES = {0: "healthy", 1: "metastasis", -1: "unlabelled"}

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pcamjax.errors import InputError
-from pcamjax.evaluation.metrics import THRESHOLD, Metrics, read_evaluation, roc_curve
+from pcamjax.evaluation.metrics import Metrics, read_evaluation, roc_curve
+from pcamjax.explain.explanations import Explanations, read_explanations
 from pcamjax.files import read_json
-from pcamjax.inference.predictions import Predictions
+from pcamjax.inference.predictions import THRESHOLD, Predictions
 from pcamjax.report import figures
-from pcamjax.report.explanations import Explanations, read_explanations
 from pcamjax.report.html import Picture, embed, write_page
 
 _PARTS = ("test", "valid", "train")

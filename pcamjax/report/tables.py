@@ -12,5 +12,6 @@ def metric_table(metrics: dict[str, Metrics]) -> str:
     lines = [f"{'split':<8}{'patches':>9}" + "".join(f"{name:>13}" for name in COLUMNS)]
     for split, row in metrics.items():
         values = (getattr(row, name) for name in COLUMNS)
-        lines.append(f"{split:<8}{row.n:>9}" + "".join(f"{'-' if math.isnan(v) else f'{100 * v:.2f}':>13}" for v in values))
+        cells = ("-" if math.isnan(value) else f"{100 * value:.2f}" for value in values)
+        lines.append(f"{split:<8}{row.n:>9}" + "".join(f"{cell:>13}" for cell in cells))
     return "\n".join(lines)

@@ -42,8 +42,9 @@ class Checkpoints:
                                                        progress=ocp.args.JsonSave(progress)))
             manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder / kind}: checkpoint of step {step} cannot be written ({_first_line(error)}); "
-                             "free space and start the same command again, it goes on from the one before") from error
+            raise InputError(f"{self.folder / kind}: checkpoint of step {step} cannot be written "
+                             f"({_first_line(error)}); free space and start the same command again, it goes on from "
+                             "the one before") from error
 
     def latest_step(self, kind: Kind) -> int | None:
         """The step of the newest checkpoint, None if there is none."""

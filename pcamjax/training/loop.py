@@ -73,8 +73,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     schedule = make_schedule(config.optimizer.schedule.to_dict(), total_steps)
     optimizer = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
-    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation.to_dict()), devices,
-                  config.parallel.wrapper, batch_output=False, donate=True)
+    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation.to_dict(),
+                                  config.model.batch_norm_momentum),
+                  devices, config.parallel.wrapper, batch_output=False, donate=True)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
 
     folder.claim(config)
@@ -86,10 +87,11 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
         sums, epochs = EpochSums(**progress["sums"]), progress["epochs"]
     log = EpochLog(folder, epochs)
     number = int(state.step)
-    print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} steps in all, "
+    print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
           f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
-    batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed, first_step=number,
-                            last_step=total_steps, process=(jax.process_index(), jax.process_count()))
+    batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
+                            first_step=number, last_step=total_steps,
+                            process=(jax.process_index(), jax.process_count()))
     with progress_bar(total_steps * config.batch_size, number * config.batch_size, "train") as bar:
         while number < total_steps and not _stops_early(log.epochs, config):
             epoch_end = (number // steps + 1) * steps
@@ -101,7 +103,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                             **_validate(forward, state, patches, valid, loss),
                             "learning_rate": float(schedule(number - 1))})
                 sums = EpochSums()
-                bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_loss", "valid_auc")})
+                bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
             progress = {"epochs": log.epochs, "sums": dataclasses.asdict(sums)}
             if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
                 checkpoints.save("best", state, progress)
@@ -117,15 +119,16 @@ def _run_steps(step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics
                batches: Iterator[Batch], number: int, until: int, sums: EpochSums, bar: tqdm) -> TrainState:
     """Takes the steps after `number` up to `until`, adding them to `sums`."""
     started, before = time.perf_counter(), None
-    for number in range(number + 1, until + 1):
+    for current in range(number + 1, until + 1):
         batch = next(batches)
+        images = len(batch.labels) * jax.process_count()
         state, metrics = step(state, batch)
         # The step before is read while this one runs, so that reading never holds the devices up.
         if before is not None:
-            sums.add(number - 1, before, len(batch.labels) * jax.process_count())
+            sums.add(current - 1, before, images)
         before = metrics
-        bar.update(len(batch.labels) * jax.process_count())
-    sums.add(until, before, len(batch.labels) * jax.process_count())
+        bar.update(images)
+    sums.add(until, before, images)
     sums.seconds += time.perf_counter() - started
     return state
 
@@ -144,7 +147,8 @@ def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[
     started = time.perf_counter()
     logits, labels = forward.logits(state.variables, patches.images, valid), patches.labels[valid].astype(np.int32)
     one_class = labels.min() == labels.max()
-    return {"valid_loss": float(loss(logits, labels).mean()), "valid_accuracy": float((logits.argmax(-1) == labels).mean()),
+    return {"valid_loss": float(loss(logits, labels).mean()),
+            "valid_accuracy": float((logits.argmax(-1) == labels).mean()),
             "valid_auc": math.nan if one_class else float(roc_auc_score(labels, logits[:, 1] - logits[:, 0])),
             "valid_seconds": time.perf_counter() - started}
 

@@ -52,7 +52,7 @@ class RunFolder:
         if file.exists():
             require_same(self.config(), config, file)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise InputError(f"{self.path}: is not empty and not a run's folder (no config.json); choose another workdir")
+            raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
         else:
             write_json(file, config.to_dict())
         write_json(self.path / "environment.json", environment())
@@ -106,7 +106,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, devices, flags and the commit that a run was made with."""
     devices = jax.devices()
-    return {"python": platform.python_version(), "platform": platform.platform(), "command": ["python", *sys.orig_argv[1:]],
+    return {"python": platform.python_version(), "platform": platform.platform(),
+            "command": ["python", *sys.orig_argv[1:]],
             "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
                         "processes": jax.process_count()},

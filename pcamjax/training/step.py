@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch
@@ -45,12 +45,20 @@ class StepMetrics(struct.PyTreeNode):
 
 def initial_variables(model_name: str, seed: int) -> dict[str, PyTree]:
     """Freshly drawn parameters and BatchNorm statistics of a network."""
-    network = model_spec(model_name).build(None)
     # Jitted, so that the layers' outputs are never computed: only the shapes of the input matter. What runs once is
     # not worth optimising: on a CPU this compiles in a fifth of the time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda key: network.init(key, jnp.zeros((1, 96, 96, 3))), compiler_options=options)(
-        jax.random.key(seed))
+    return jax.jit(_draw(model_name), compiler_options=options)(jax.random.key(seed))
+
+
+def variable_shapes(model_name: str) -> dict[str, PyTree]:
+    """Shapes and dtypes of a network's variables, without drawing them."""
+    return jax.eval_shape(_draw(model_name), jax.random.key(0))
+
+
+def _draw(model_name: str) -> Callable[[Key[Array, ""]], dict[str, PyTree]]:
+    network = model_spec(model_name).build()
+    return lambda key: network.init(key, jnp.zeros((1, 96, 96, 3)))
 
 
 def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
@@ -62,14 +70,15 @@ def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed
 
 def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                     loss: Callable[[Float[Array, "b 2"], Int[Array, " b"]], Float[Array, " b"]],
-                    augmentation: Mapping[str, Any]) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+                    augmentation: Mapping[str, Any], batch_norm_momentum: float = 0.99,
+                    ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A step on this device's piece of the global batch, to be wrapped by `parallel.spread`.
 
     Gradients, metrics and BatchNorm's moments are averaged over the devices, and the keys of augmentation and dropout
     follow an example's position in the global batch, so that N devices take the step that one would.
     """
     spec = model_spec(model_name)
-    network = spec.build(AXIS)
+    network = spec.build(axis_name=AXIS, batch_norm_momentum=batch_norm_momentum)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -96,7 +105,7 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
 def make_forward(model_name: str) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
     """The network in evaluation mode: (variables, images 0..255) -> logits [B,2]."""
     spec = model_spec(model_name)
-    network = spec.build(None)
+    network = spec.build()
 
     def forward(variables: dict[str, PyTree], images: Array) -> Float[Array, "b 2"]:
         return network.apply(variables, spec.preprocess(images.astype(jnp.float32)), train=False)

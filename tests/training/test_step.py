@@ -37,7 +37,8 @@ def three_steps(noise):
 
 def assert_same_run(left, right):
     for (path, a), b in zip(jax.tree.leaves_with_path(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-4, atol=2e-6, err_msg=jax.tree_util.keystr(path))
+        a, b, name = np.asarray(a), np.asarray(b), jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])

@@ -1,13 +1,14 @@
-"""The heat maps of a run folder, as a page reads them."""
+"""The heat maps of a run folder: which patches are shown, and the file that they lie in."""
 
 import os
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Int8, Shaped, UInt8
 
 from pcamjax.errors import InputError
-from pcamjax.inference.predictions import read_npz
+from pcamjax.files import atomic_file
+from pcamjax.inference.predictions import THRESHOLD, read_npz
 
 
 class Explanations(NamedTuple):
@@ -22,6 +23,28 @@ class Explanations(NamedTuple):
     layer: str
     target: str
     method: str
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the file, atomically and without pickle."""
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self._asdict())
+
+
+def choose_examples(labels: Int[np.ndarray, " n"], scores: Float32[np.ndarray, " n"], count: int,
+                    seed: int) -> Int[np.ndarray, " k"]:
+    """Row numbers of about `count` patches drawn at random, as many right and wrong calls of each class as there are.
+
+    Unlabelled patches (-1) are two groups, called positive and negative.
+    """
+    rng = np.random.default_rng(seed)
+    group = 2 * labels + (scores > THRESHOLD)
+    shuffled = rng.permutation(len(labels))
+    # The rank of each patch within its group: taking the lowest ranks takes evenly from all groups.
+    ranks = np.empty(len(labels), int)
+    for value in np.unique(group):
+        members = shuffled[group[shuffled] == value]
+        ranks[members] = np.arange(len(members))
+    return np.sort(np.lexsort((shuffled, ranks))[:count])
 
 
 def read_explanations(path: str | os.PathLike) -> Explanations:
