@@ -1,7 +1,10 @@
 """What all jobs share: flags in, one clear line and exit code 2 for bad input."""
 
+import difflib
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -10,10 +13,12 @@ from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run, load_run
-from pcamjax.training.run import RunFolder
+from pcamjax.training.run import RunFolder, flatten
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
+OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV to "
+                             "write, by default predictions/<split>.csv in the run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
@@ -28,8 +33,12 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
 
     def parse(arguments: list[str]) -> list[str]:
         try:
-            default = [] if _config_is_named() else [f"--config={config}"]
+            named = _named_config()
+            _require_keys(named or config, arguments)
+            default = [] if named else [f"--config={config}"]
             remaining = flags.FLAGS([arguments[0], *default, *arguments[1:]])
+        except InputError as error:
+            _refuse(_one_line(error))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
             _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
         if len(remaining) > 1:
@@ -82,19 +91,36 @@ def existing_run() -> Run:
       InputError: there is no run, or --config names another network than the run's.
     """
     folder = workdir()
-    config = folder.config()
-    asked = new_config()
-    if _config_is_named() and asked.model.name != config.model.name:
-        raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, --config asks for "
+    config, asked = folder.config(), new_config()
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    if (_named_config() or "model.name" in overrides) and asked.model.name != config.model.name:
+        raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, asked for is "
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
-    overrides = {key: value for key, value in config_flags.get_override_values(flags.FLAGS["config"]).items()
-                 if key.startswith(("data.", "eval_batch_size", "parallel."))}
-    config.update_from_flattened_dict(overrides)
+    config.update_from_flattened_dict({key: value for key, value in overrides.items()
+                                       if key.startswith(("data.", "eval_batch_size", "parallel."))})
     return load_run(folder.path, CHECKPOINT.value, config)
 
 
-def _config_is_named() -> bool:
-    return any(argument.startswith(("--config=", "-config=")) for argument in sys.orig_argv)
+def _named_config() -> str | None:
+    """What --config names on the command line, None where it is left out."""
+    for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            return value if equals else following
+    return None
+
+
+def _require_keys(file: str, arguments: list[str]) -> None:
+    """Raises InputError if there is no such configuration, or an argument --config.key=value that it does not have."""
+    if not Path(file).is_file():
+        raise InputError(f"--config={file}: no such file; choose one of configs/*.py")
+    known = flatten(flags.FLAGS["config"].parser.parse(file).to_dict())
+    for argument in arguments:
+        given = re.match(r"--?(?:no)?config\.([^=\[]+)", argument)
+        if given and not any(f"{key}.".startswith(f"{given[1]}.") for key in known):
+            closest = difflib.get_close_matches(given[1], known, cutoff=0.5)
+            raise InputError(f"--config.{given[1]}: {file} has no such key; " + (
+                f"the closest are {', '.join(closest)}" if closest else f"its keys are {', '.join(known)}"))
 
 
 def _one_line(error: Exception) -> str:

@@ -7,7 +7,6 @@ from absl import flags
 from experiments import launch
 from pcamjax.inference.predict import predict_split
 
-OUTPUT = flags.DEFINE_string("output", None, "The CSV to write; by default predictions/<split>.csv in the run.")
 KAGGLE = flags.DEFINE_bool("kaggle", False, "Name the columns id,label, as Kaggle's submission form does.")
 
 
@@ -16,7 +15,7 @@ def run() -> None:
     predictions = predict_split(trained, *launch.open_split(trained.config), part)
     file = trained.folder.predictions(part)
     predictions.save(file)
-    output = Path(OUTPUT.value or file.with_suffix(".csv"))
+    output = Path(launch.OUTPUT.value or file.with_suffix(".csv"))
     predictions.write_csv(output, ("id", "label") if KAGGLE.value else ("id", "score"))
     print(f"{len(predictions)} patches: {output} (with logits: {file})")
 

@@ -20,7 +20,6 @@ LAYOUTS = ["pcam", "kaggle", "tfds", "folder", "synthetic", "download"]
 SOURCE = flags.DEFINE_enum("source", None, LAYOUTS,
                            "The layout of the input; download fetches PCam into --input first.")
 INPUT = flags.DEFINE_string("input", None, "The folder with the data; synthetic needs none.")
-OUTPUT = flags.DEFINE_string("output", None, "The store to write; it must not exist.")
 PUBLISHED = flags.DEFINE_bool("verify_published", False, "pcam: demand the published sizes and hashes.")
 TABLE = flags.DEFINE_string("table", None, "folder: the CSV file, if it is not <input>/labels.csv.")
 COUNTS = flags.DEFINE_list("counts", ["4000", "1000", "1000"], "synthetic: train, valid and test patches.")
@@ -67,9 +66,9 @@ def report(patches: Patches) -> Path:
 
 
 def run() -> None:
-    if not SOURCE.value or not OUTPUT.value:
+    if not SOURCE.value or not launch.OUTPUT.value:
         raise InputError(f"--source and --output are needed; sources are {', '.join(LAYOUTS)}")
-    output = Path(OUTPUT.value)
+    output = Path(launch.OUTPUT.value)
     refuse_existing(output)
     page = report(write_store(open_source(output), output))
     print(f"store: {output}\nreport: {page}")

@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 _NAMES = {"create": "pcamjax.models", "MODELS": "pcamjax.models", "InputError": "pcamjax.errors",
           "Patches": "pcamjax.data.store", "make_split": "pcamjax.data.splits", "load_run": "pcamjax.inference.predict",
           "predict": "pcamjax.inference.predict", "Predictions": "pcamjax.inference.predictions",
-          "evaluate": "pcamjax.evaluation.metrics", "grad_cam": "pcamjax.explain.gradcam"}
+          "evaluate": "pcamjax.evaluation.metrics", "grad_cam": "pcamjax.explain.gradcam",
+          "heat_maps": "pcamjax.explain.heat_maps"}
 __all__ = ["__version__", *_NAMES]
 
 

@@ -130,28 +130,31 @@ def _max_pool(x, window):
 
 
 def _max_pool_forward(x, window):
-    y = _native_max_pool(x, window)
-    return y, (x, y)
+    return _max_pool(x, window), x
 
 
-def _max_pool_backward(window, residuals, gradient):
-    def native(x, y, gradient):
+def _max_pool_backward(window, x, gradient):
+    def native(x, gradient):
         return jax.vjp(partial(_native_max_pool, window=window), x)[1](gradient)[0]
 
-    def on_cpu(x, y, gradient):
-        b, h, w, c = y.shape
+    def on_cpu(x, gradient):
+        b, h, w, c = gradient.shape
         tiles = x[:, : h * window, : w * window].reshape(b, h, window, w, window, c)
-        open_ = jnp.ones(y.shape, bool)
-        shares = []
-        for i, j in product(range(window), repeat=2):
-            chosen = open_ & (tiles[:, :, i, :, j] == y)
-            open_ &= ~chosen
-            shares.append(jnp.where(chosen, gradient, 0))
-        shares = jnp.stack(shares, axis=3).reshape(b, h, w, window, window, c)
-        shares = shares.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * window, w * window, c)
+        # The places of a window are compared with one another, never with the forward pass' maximum: XLA may compute
+        # x anew here and round it differently, and then nothing would equal that maximum. The barrier makes it decide
+        # each winner once.
+        largest, winner = tiles[:, :, 0, :, 0], jnp.zeros((b, h, w, c), jnp.int8)
+        for place in range(1, window * window):
+            candidate = tiles[:, :, place // window, :, place % window]
+            winner = jnp.where(candidate > largest, jnp.int8(place), winner)
+            largest = jnp.maximum(candidate, largest)
+        winner = lax.optimization_barrier(winner)
+        shares = jnp.stack([jnp.where(winner == place, gradient, 0) for place in range(window * window)], axis=3)
+        shares = shares.reshape(b, h, w, window, window, c).transpose(0, 1, 3, 2, 4, 5)
+        shares = shares.reshape(b, h * window, w * window, c)
         return jnp.pad(shares, ((0, 0), (0, x.shape[1] - h * window), (0, x.shape[2] - w * window), (0, 0)))
 
-    return (lax.platform_dependent(*residuals, gradient, cpu=on_cpu, default=native),)
+    return (lax.platform_dependent(x, gradient, cpu=on_cpu, default=native),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -53,6 +53,8 @@ def learning_curves(history: dict[str, Float[np.ndarray, " epochs"]]) -> Figure:
                 axes.plot(history["epoch"], values, dashes, color=colour, label=part, marker=marker,
                           markersize=size, markerfacecolor=fill)
         axes.set(xlabel="epoch", title="AUC" if name == "auc" else name)
+        if name != "loss":  # a fraction: room above 1 would promise what there is not
+            axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         axes.legend()

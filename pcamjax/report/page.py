@@ -161,7 +161,7 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         sizes = [f"{split[part]:,} {part}" for part in ("train", "valid", "test") if part in split]
         yield "patches", ", ".join(sizes)
     if record:
-        yield "training", f"{record['epochs']:,} epochs, {record['steps']:,} steps; {record['ended']}"
+        yield "training", f"epochs: {record['epochs']:,}, steps: {record['steps']:,}; {record['ended']}"
         minutes, speed = record["train_seconds"] / 60, record["images_per_second"]
         yield "time", f"{minutes:,.1f} minutes, {speed:,.0f} images/s"
     elif history:

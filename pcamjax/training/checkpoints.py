@@ -9,16 +9,19 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from pcamjax.errors import InputError
+from pcamjax.files import read_json, sha256_file, write_json
 from pcamjax.training.step import TrainState
 
 Kind = Literal["last", "best"]
+HASHES = "sha256.json"
 
 
 class Checkpoints:
     """The two series of checkpoints in a folder; a checkpoint is there only once it is whole.
 
     Each holds `variables` (what the network needs), `training` (optimizer state, step and random key) and `progress`
-    (JSON: the epochs so far and the sums of the epoch under way).
+    (JSON: the epochs so far and the sums of the epoch under way). Orbax meets damage with pages of threads' tracebacks,
+    so the hashes of its files lie beside them and are compared before it reads.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -41,6 +44,8 @@ class Checkpoints:
                                                        training=ocp.args.StandardSave(training),
                                                        progress=ocp.args.JsonSave(progress)))
             manager.wait_until_finished()
+            folder = self.folder / kind / str(step)
+            write_json(folder / HASHES, _hashes(folder))
         except (OSError, ValueError) as error:
             raise InputError(f"{self.folder / kind}: checkpoint of step {step} cannot be written "
                              f"({_first_line(error)}); free space and start the same command again, it goes on from "
@@ -75,9 +80,10 @@ class Checkpoints:
         step = self.latest_step(kind)
         if step is None:
             raise InputError(f"{self.folder / kind}: no checkpoint; train first: python -m experiments.train")
+        _verify(self.folder / kind / str(step))
         try:
             return self._manager(kind).restore(step, args=ocp.args.Composite(**items))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # Orbax has no class of its own for what it cannot read.
             raise InputError(f"{self.folder / kind / str(step)}: not a whole checkpoint of this network and optimizer "
                              f"({_first_line(error)}); use the configuration it was written with") from error
 
@@ -87,6 +93,22 @@ class Checkpoints:
             self._managers[kind] = ocp.CheckpointManager(
                 self.folder / kind, options=ocp.CheckpointManagerOptions(preservation_policy=keep))
         return self._managers[kind]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != HASHES)
+    return {str(file.relative_to(folder)): sha256_file(file) for file in files}
+
+
+def _verify(folder: Path) -> None:
+    """Raises InputError if a file of a checkpoint is not as it was written; one killed before its hashes passes."""
+    if not (folder / HASHES).exists():
+        return
+    found = _hashes(folder)
+    for name, written in read_json(folder / HASHES).items():
+        if found.get(name) != written:
+            raise InputError(f"{folder / name}: {'damaged' if name in found else 'missing'}, the checkpoint is not as "
+                             "it was written; restore it, or remove its folder and use the other checkpoint")
 
 
 def _abstract(tree: PyTree) -> PyTree:

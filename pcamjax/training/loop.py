@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
@@ -146,8 +147,9 @@ def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[
               loss: Callable) -> dict[str, float]:
     started = time.perf_counter()
     logits, labels = forward.logits(state.variables, patches.images, valid), patches.labels[valid].astype(np.int32)
+    losses = loss(jnp.asarray(logits), jnp.asarray(labels))
     one_class = labels.min() == labels.max()
-    return {"valid_loss": float(loss(logits, labels).mean()),
+    return {"valid_loss": float(losses.mean()),
             "valid_accuracy": float((logits.argmax(-1) == labels).mean()),
             "valid_auc": math.nan if one_class else float(roc_auc_score(labels, logits[:, 1] - logits[:, 0])),
             "valid_seconds": time.perf_counter() - started}

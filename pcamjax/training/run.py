@@ -55,7 +55,8 @@ class RunFolder:
             raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
         else:
             write_json(file, config.to_dict())
-        write_json(self.path / "environment.json", environment())
+        if not (self.path / "environment.json").exists():  # a run that goes on keeps where it started
+            write_json(self.path / "environment.json", environment())
 
     def config(self) -> ConfigDict:
         """The configuration that the run was started with.
@@ -68,7 +69,7 @@ class RunFolder:
             raise InputError(f"{self.path}: no run (no config.json); train first: python -m experiments.train")
         try:
             return ConfigDict(read_json(file))
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise InputError(f"{file}: not a configuration; restore it or train again") from None
 
     def write_record(self, record: dict[str, Any]) -> None:
