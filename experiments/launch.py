@@ -29,7 +29,7 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
 
     `config` is the experiment where --config names none.
     """
-    logging.set_verbosity(logging.ERROR)  # Orbax and grain narrate at lower levels.
+    logging.set_verbosity(logging.FATAL)  # Orbax and grain narrate; their errors come as exceptions too.
 
     def parse(arguments: list[str]) -> list[str]:
         try:
@@ -111,10 +111,15 @@ def _named_config() -> str | None:
 
 
 def _require_keys(file: str, arguments: list[str]) -> None:
-    """Raises InputError if there is no such configuration, or an argument --config.key=value that it does not have."""
+    """Raises InputError if there is no such configuration, or not all keys of the arguments --config.key=value."""
     if not Path(file).is_file():
         raise InputError(f"--config={file}: no such file; choose one of configs/*.py")
-    known = flatten(flags.FLAGS["config"].parser.parse(file).to_dict())
+    try:
+        known = flatten(flags.FLAGS["config"].parser.parse(file).to_dict())
+    except Exception as error:  # It is a program: anything can go wrong in it.
+        cause = error.__context__ or error
+        raise InputError(f"--config={file}: {type(cause).__name__}: {cause}; mend the file, get_config() must return a "
+                         "ConfigDict") from error
     for argument in arguments:
         given = re.match(r"--?(?:no)?config\.([^=\[]+)", argument)
         if given and not any(f"{key}.".startswith(f"{given[1]}.") for key in known):

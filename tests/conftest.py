@@ -1,7 +1,17 @@
 """What every test runs under: shape-checked calls, four CPU devices, no silent rank promotion, no display."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
+
+# Tests compile far longer than they compute: the same programs, made in a third of the time and once a session, by
+# subprocesses too.
+COMPILED = tempfile.mkdtemp(prefix="pcamjax-compiled-")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": COMPILED,
+               "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 # Before anything imports pcamjax: from here on a call of ours checks its arguments and their shapes.
 import jaxtyping
@@ -15,8 +25,6 @@ import pytest  # noqa: E402
 # Not by XLA_FLAGS: a subprocess that a test starts then sees the devices that a user would see.
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile far longer than they compute: the same programs, made in a third of the time.
-jax.config.update("jax_disable_most_optimizations", True)
 matplotlib.use("Agg")
 
 

@@ -8,6 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from pcamjax.data.store import require_space
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, sha256_file, write_json
 from pcamjax.training.step import TrainState
@@ -39,6 +40,7 @@ class Checkpoints:
         if step in manager.all_steps():
             return
         training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
+        require_space(self.folder / kind, sum(x.nbytes for x in jax.tree.leaves(state)))
         try:
             manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
                                                        training=ocp.args.StandardSave(training),
@@ -82,7 +84,10 @@ class Checkpoints:
             raise InputError(f"{self.folder / kind}: no checkpoint; train first: python -m experiments.train")
         _verify(self.folder / kind / str(step))
         try:
+            _require_shapes(self.folder / kind / str(step) / "variables", items["variables"].item)
             return self._manager(kind).restore(step, args=ocp.args.Composite(**items))
+        except InputError:
+            raise
         except Exception as error:  # Orbax has no class of its own for what it cannot read.
             raise InputError(f"{self.folder / kind / str(step)}: not a whole checkpoint of this network and optimizer "
                              f"({_first_line(error)}); use the configuration it was written with") from error
@@ -109,6 +114,17 @@ def _verify(folder: Path) -> None:
         if found.get(name) != written:
             raise InputError(f"{folder / name}: {'damaged' if name in found else 'missing'}, the checkpoint is not as "
                              "it was written; restore it, or remove its folder and use the other checkpoint")
+
+
+def _require_shapes(folder: Path, like: PyTree) -> None:
+    """Raises InputError, before Orbax' threads fail one by one, unless the arrays in `folder` have the shapes of `like`."""
+    found, wanted = ({jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape)
+                      for path, x in jax.tree.leaves_with_path(tree)}
+                     for tree in (ocp.StandardCheckpointHandler().metadata(folder).tree, like))
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise InputError(f"{folder}: a checkpoint of another network, {name} is {found.get(name)} there and "
+                             f"{wanted.get(name)} in this one; use the configuration it was written with")
 
 
 def _abstract(tree: PyTree) -> PyTree:

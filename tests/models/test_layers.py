@@ -2,7 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pcamjax.models import layers
 from pcamjax.models.layers import BatchNorm, Dropout
+from pcamjax.models.plain import PlainBlocks
+from pcamjax.ops.convolution import _native_max_pool
 
 
 def test_dropout_keeps_the_expected_share_and_the_mean():
@@ -31,3 +34,22 @@ def test_batch_norm_moves_its_statistics_as_keras_does():
     np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.01 * mean, rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.99 + 0.01 * variance, rtol=1e-5)
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), atol=1e-5)
+
+
+def test_a_block_has_the_gradient_that_lax_own_pool_gives_it(monkeypatch):
+    """XLA computes a normalised map once more for the backward pass, rounded differently: no maximum may get lost."""
+    x = jax.random.normal(jax.random.key(0), (8, 30, 30, 3))
+    network = PlainBlocks((4,))
+    variables = network.init(jax.random.key(0), x, train=False)
+
+    def gradient():
+        def loss(params):
+            y, _ = network.apply({**variables, "params": params}, x, train=True, rngs={"dropout": jax.random.key(1)},
+                                 mutable=["batch_stats"])
+            return (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)).sum()
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    ours = gradient()
+    monkeypatch.setattr(layers, "max_pool", lambda x, window: _native_max_pool(x, window))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradient()), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5 * float(abs(b).max()))
