@@ -29,7 +29,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
                          "folder, what was there before is untouched") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

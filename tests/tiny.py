@@ -3,14 +3,20 @@
 from pathlib import Path
 
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs import default
 from pcamjax.data.splits import make_split
 from pcamjax.data.store import PatchBatch, Patches, write_store
 from pcamjax.models import MODELS, ModelSpec, unit_range
+from pcamjax.models.layers import BatchNorm, Conv, Dropout
 from pcamjax.models.network import Network
 from pcamjax.models.plain import FlatClassifier, PlainBlocks
+from pcamjax.training.checkpoints import Checkpoints
+from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.run import RunFolder
+from pcamjax.training.step import initial_state
 
 
 def tiny(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
@@ -18,9 +24,30 @@ def tiny(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Net
     return Network(PlainBlocks((4, 4, 8), batch_norm_momentum, axis_name), FlatClassifier(axis_name))
 
 
+class SmoothBlocks(nn.Module):
+    """The blocks of `tiny` with GELU and mean pooling: where rounding cannot tip a maximum, it stays as small as it is."""
+
+    batch_norm_momentum: float = 0.99
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        for i in (1, 2, 3):
+            x = Conv(4, (3, 3), activation=nn.gelu, name=f"block{i}_conv")(x)
+            x = BatchNorm(self.batch_norm_momentum, axis_name=self.axis_name, name=f"block{i}_bn")(x, train=train)
+            x = Dropout(0.25, self.axis_name, name=f"block{i}_dropout")(nn.avg_pool(x, (3, 3), (3, 3)), train=train)
+        return x
+
+
+def smooth(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
+    """A differentiable relative of `tiny`, but for the classifier's ReLUs."""
+    return Network(SmoothBlocks(batch_norm_momentum, axis_name), FlatClassifier(axis_name))
+
+
 def register() -> None:
-    """Adds "tiny" to the table of networks."""
+    """Adds "tiny" and "smooth" to the table of networks."""
     MODELS["tiny"] = ModelSpec(tiny, unit_range, "softmax", "block3_dropout", (0, 0))
+    MODELS["smooth"] = ModelSpec(smooth, unit_range, "softmax", "block3_dropout", (0, 0))
 
 
 class NoisySource:
@@ -67,3 +94,13 @@ def config(store: Path, **overrides) -> ConfigDict:
 def split(patches: Patches):
     """The source's own split."""
     return make_split(patches, "official")
+
+
+def untrained_run(path: Path, store: Path) -> Path:
+    """A run's folder with its configuration and, as checkpoint, freshly drawn variables."""
+    made, folder = config(store), RunFolder(path)
+    folder.claim(made)
+    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints.save("last", initial_state("tiny", make_optimizer(made.optimizer.to_dict(), 18), made.seed), {})
+    checkpoints.close()
+    return path

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Float, PyTree, UInt8
+from jaxtyping import Float, Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from pcamjax.data.splits import Split
@@ -16,7 +16,7 @@ from pcamjax.models import model_spec
 from pcamjax.models.network import Network
 from pcamjax.training.checkpoints import Checkpoints, Kind
 from pcamjax.training.forward import Forward
-from pcamjax.training.parallel import choose_devices
+from pcamjax.training.parallel import choose_devices, replicate
 from pcamjax.training.run import RunFolder
 from pcamjax.training.step import variable_shapes
 
@@ -57,13 +57,13 @@ def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 
     """The scores of images in memory: the probability of metastasis in the centre 32x32, in [0,1].
 
     Raises:
-      InputError: the images are not uint8 [n,96,96,3].
+      InputError: the images are not uint8 [n,96,96,3], or there are none.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (96, 96, 3):
-        raise InputError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, 96, 96, 3], RGB 0..255")
-    logits = _forward(run, batch_size).logits(run.variables, images, np.arange(len(images)))
-    return scores(logits)
+    if images.dtype != np.uint8 or images.shape[1:] != (96, 96, 3) or not len(images):
+        raise InputError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, 96, 96, 3] with n > 0, "
+                         "RGB 0..255")
+    return scores(_logits(run, images, np.arange(len(images)), batch_size))
 
 
 def predict_split(run: Run, patches: Patches, split: Split, role: str) -> Predictions:
@@ -73,7 +73,7 @@ def predict_split(run: Run, patches: Patches, split: Split, role: str) -> Predic
       InputError: the split has no such role.
     """
     indices = split.part(role)
-    logits = _forward(run, run.config.eval_batch_size).logits(run.variables, patches.images, indices, progress=role)
+    logits = _logits(run, patches.images, indices, run.config.eval_batch_size, progress=role)
     meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
             "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,
             "store_sha256": patches.sha256}
@@ -87,6 +87,9 @@ def scores(logits: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     return (0.5 * (1 + np.tanh(difference / 2))).astype(np.float32)
 
 
-def _forward(run: Run, batch_size: int) -> Forward:
+def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"], batch_size: int,
+            progress: str | None = None) -> Float[np.ndarray, "n 2"]:
     parallel = run.config.parallel
-    return Forward(run.config.model.name, batch_size, choose_devices(parallel.devices, batch_size), parallel.wrapper)
+    devices = choose_devices(parallel.devices, batch_size)
+    forward = Forward(run.config.model.name, batch_size, devices, parallel.wrapper)
+    return forward.logits(replicate(run.variables, devices), images, indices, progress=progress)

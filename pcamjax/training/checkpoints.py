@@ -117,7 +117,7 @@ def _verify(folder: Path) -> None:
 
 
 def _require_shapes(folder: Path, like: PyTree) -> None:
-    """Raises InputError, before Orbax' threads fail one by one, unless the arrays in `folder` have the shapes of `like`."""
+    """Raises InputError, before Orbax' threads fail one by one, unless the arrays in `folder` are shaped as `like`."""
     found, wanted = ({jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape)
                       for path, x in jax.tree.leaves_with_path(tree)}
                      for tree in (ocp.StandardCheckpointHandler().metadata(folder).tree, like))
