@@ -51,7 +51,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "tfds": TENSORFLOW,
+        # TFDS imports importlib_resources when it prepares data, and does not say so.
+        "tfds": [*TENSORFLOW, "importlib_resources>=6"],
         "test": [
             *TENSORFLOW,
             "beartype>=0.22",

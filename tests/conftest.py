@@ -14,7 +14,7 @@ os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR
                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 # Before anything imports pcamjax: from here on a call of ours checks its arguments and their shapes.
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 jaxtyping.install_import_hook("pcamjax", "beartype.beartype")
 

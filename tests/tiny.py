@@ -25,7 +25,7 @@ def tiny(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Net
 
 
 class SmoothBlocks(nn.Module):
-    """The blocks of `tiny` with GELU and mean pooling: where rounding cannot tip a maximum, it stays as small as it is."""
+    """The blocks of `tiny` with GELU and mean pooling: no maximum that rounding could tip."""
 
     batch_norm_momentum: float = 0.99
     axis_name: str | None = None

@@ -60,5 +60,5 @@ def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
 @pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
 @pytest.mark.parametrize("model", ["scratch1", "scratch2", "scratch3"])
 def test_real_networks_take_the_same_step_on_two_devices(three_steps, model, wrapper):
-    # Rounding can tip a ReLU or a maximum here, which moves a gradient by more than rounding: one step, and a wide bound.
+    # Rounding can tip a ReLU or a maximum here, and so move a gradient by more: one step, and a wide bound.
     assert updates_apart(three_steps(2, wrapper, model, 1), three_steps(1, "shard_map", model, 1)) < 2e-2
