@@ -12,6 +12,7 @@ from pcamjax.report.tables import metric_table
 
 def evaluate_run(trained: Run, patches: Patches, split: Split, part: str) -> Metrics:
     """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
+    patches.require_labels(split.part(part))
     predictions = predict_split(trained, patches, split, part)
     record = evaluation_record(predictions)
     predictions.save(trained.folder.predictions(part))

@@ -35,7 +35,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; a NaN becomes null, for JSON has none."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n"
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -60,11 +60,12 @@ def sha256_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _finite(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """A tree of JSON values with None for every float that is not finite, for which JSON has no word."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and value - value != 0:
         return None
     return value

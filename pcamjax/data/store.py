@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int8, UInt8
+from jaxtyping import Int8, Integer, UInt8
 from tqdm import tqdm
 
 from pcamjax.errors import InputError
@@ -87,6 +87,8 @@ class Patches:
             raise InputError(f"{file}: no manifest of a {FORMAT}, version {VERSION}; prepare the data again")
         arrays = {name: _load(path / f"{name}.npy", kind, (manifest.get("count"), *shape))
                   for name, (kind, shape) in ARRAYS.items()}
+        if not np.isin(arrays["labels"], (-1, 0, 1)).all():
+            raise InputError(f"{path / 'labels.npy'}: holds other values than -1, 0 and 1; prepare the data again")
         return cls(**arrays, manifest=manifest, path=path)
 
     def __len__(self) -> int:
@@ -96,6 +98,14 @@ class Patches:
     def sha256(self) -> str:
         """The SHA-256 of the manifest, which holds those of all files: it names the content of the store."""
         return sha256_file(self.path / "manifest.json")
+
+    def require_labels(self, indices: Integer[np.ndarray, " k"]) -> None:
+        """Raises InputError if one of these patches has no label; the first such is named."""
+        unlabelled = indices[self.labels[indices] < 0]
+        if len(unlabelled):
+            raise InputError(f"{self.path}: {len(unlabelled)} of {len(indices)} patches have no label "
+                             f"({self.ids[unlabelled[0]]} is the first), which training and scoring need; choose "
+                             "another part or split, or only predict: python -m experiments.predict")
 
     def verify(self) -> None:
         """Reads every file and compares its hash with the manifest.

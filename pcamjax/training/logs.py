@@ -10,7 +10,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from pcamjax.errors import InputError
-from pcamjax.files import atomic_file
+from pcamjax.files import atomic_file, without_nan
 from pcamjax.training.run import RunFolder
 
 
@@ -59,7 +59,7 @@ class EpochLog:
     def _write_lines(self) -> None:
         # Rewritten whole: fifty lines cost nothing, and what a killed run had logged beyond its checkpoint goes.
         with atomic_file(self._folder.metrics) as temporary:
-            temporary.write_text("".join(json.dumps(epoch) + "\n" for epoch in self.epochs), encoding="utf-8")
+            temporary.write_text("".join(json.dumps(without_nan(epoch)) + "\n" for epoch in self.epochs), encoding="utf-8")
 
 
 def progress_bar(total_images: int, done_images: int, description: str) -> tqdm:

@@ -1,5 +1,6 @@
 """The training loop: steps, validation after every epoch, checkpoints, and going on where a run was stopped."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -67,7 +68,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     Raises:
       InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
     """
-    train, valid = (_labelled(patches, split, role) for role in ("train", "valid"))
+    train, valid = split.part("train"), split.part("valid")
+    patches.require_labels(np.concatenate([train, valid]))
     steps = steps_per_epoch(len(train), config.batch_size)
     total_steps = steps * config.epochs
     devices = choose_devices(config.parallel.devices, config.batch_size)
@@ -81,19 +83,19 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
 
     folder.claim(config)
     state = replicate(initial_state(config.model.name, optimizer, config.seed), devices)
-    checkpoints = Checkpoints(folder.checkpoints)
-    sums, epochs = EpochSums(), []
-    if checkpoints.latest_step("last") is not None:
-        state, progress = checkpoints.restore("last", state)
-        sums, epochs = EpochSums(**progress["sums"]), progress["epochs"]
-    log = EpochLog(folder, epochs)
-    number = int(state.step)
-    print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
-          f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
-    batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
-                            first_step=number, last_step=total_steps,
-                            process=(jax.process_index(), jax.process_count()))
-    with progress_bar(total_steps * config.batch_size, number * config.batch_size, "train") as bar:
+    with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
+        sums, epochs = EpochSums(), []
+        if checkpoints.latest_step("last") is not None:
+            state, progress = checkpoints.restore("last", state)
+            sums, epochs = EpochSums(**progress["sums"]), progress["epochs"]
+        number = int(state.step)
+        print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
+              f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
+        log = stack.enter_context(contextlib.closing(EpochLog(folder, epochs)))
+        bar = stack.enter_context(progress_bar(total_steps * config.batch_size, number * config.batch_size, "train"))
+        batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
+                                first_step=number, last_step=total_steps,
+                                process=(jax.process_index(), jax.process_count()))
         while number < total_steps and not _stops_early(log.epochs, config):
             epoch_end = (number // steps + 1) * steps
             until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
@@ -109,8 +111,6 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
                 checkpoints.save("best", state, progress)
             checkpoints.save("last", state, progress)
-    log.close()
-    checkpoints.close()
     record = _record(config, state, log.epochs, split, "finished" if number == total_steps else "stopped early")
     folder.write_record(record)
     return record
@@ -132,15 +132,6 @@ def _run_steps(step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics
     sums.add(until, before, images)
     sums.seconds += time.perf_counter() - started
     return state
-
-
-def _labelled(patches: Patches, split: Split, role: str) -> Int[np.ndarray, " n"]:
-    indices = split.part(role)
-    if (patches.labels[indices] < 0).any():
-        missing = patches.ids[indices][patches.labels[indices] < 0]
-        raise InputError(f"{patches.path}: {len(missing)} of the {role!r} patches have no label ({missing[0]} is the "
-                         "first), which training needs; choose another split or add the labels")
-    return indices
 
 
 def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[np.ndarray, " n"],

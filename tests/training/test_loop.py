@@ -110,7 +110,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(noise, tmp_path):
 def test_training_needs_labels_and_its_parts(noise, tmp_path):
     split = tiny.split(noise)
     unlabelled = type(split)(split.name, {**split.indices, "train": split.indices["test"]}, None, "")
-    with pytest.raises(InputError, match="4 of the 'train' patches have no label"):
+    with pytest.raises(InputError, match="4 of 45 patches have no label"):
         fit(tiny.config(noise.path), noise, unlabelled, RunFolder(tmp_path / "run"))
     without = type(split)(split.name, {"train": split.indices["train"]}, None, "")
     with pytest.raises(InputError, match="no part 'valid'"):
