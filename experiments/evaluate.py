@@ -21,8 +21,8 @@ def evaluate_run(trained: Run, patches: Patches, split: Split, part: str) -> Met
 
 
 def run() -> None:
-    trained, part = launch.existing_run(), launch.SPLIT.value
-    metrics = evaluate_run(trained, *launch.open_split(trained.config), part)
+    (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
+    metrics = evaluate_run(trained, patches, split, part)
     print(metric_table({part: metrics}))
     print(f"report: {write_report(trained.folder.path)}")
 

@@ -42,9 +42,9 @@ def explain_run(trained: Run, patches: Patches, split: Split, part: str, count: 
 
 
 def run() -> None:
-    trained, part = launch.existing_run(), launch.SPLIT.value
+    (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     target = TARGET.value if TARGET.value == "margin" else int(TARGET.value)
-    made = explain_run(trained, *launch.open_split(trained.config), part, NUM.value, target=target, layer=LAYER.value)
+    made = explain_run(trained, patches, split, part, NUM.value, target=target, layer=LAYER.value)
     print(f"{len(made.ids)} maps, {int(np.sum(made.is_zero))} of them zero: {trained.folder.explanations(part)}")
     print(f"report: {write_report(trained.folder.path)}")
 

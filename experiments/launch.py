@@ -13,12 +13,15 @@ from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run, load_run
+from pcamjax.inference.recalibration import recalibrate
 from pcamjax.training.run import RunFolder, flatten
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV to "
                              "write, by default predictions/<split>.csv in the run.")
+RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statistics anew on this many training "
+                                   "patches, a multiple of 128, before the run is used; 0: as trained.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
@@ -84,11 +87,11 @@ def open_split(config: ConfigDict) -> tuple[Patches, Split]:
     return patches, split
 
 
-def existing_run() -> Run:
-    """The run in --workdir, its checkpoint chosen by --checkpoint, with the overrides of --config.data applied.
+def existing_run() -> tuple[Run, Patches, Split]:
+    """The run in --workdir, by --checkpoint and --recalibrate, and its data, where --config.data says they have moved.
 
     Raises:
-      InputError: there is no run, or --config names another network than the run's.
+      InputError: there is no run, --config names another network than the run's, or as `open_split`.
     """
     folder = workdir()
     config, asked = folder.config(), new_config()
@@ -98,7 +101,11 @@ def existing_run() -> Run:
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
     config.update_from_flattened_dict({key: value for key, value in overrides.items()
                                        if key.startswith(("data.", "eval_batch_size", "parallel."))})
-    return load_run(folder.path, CHECKPOINT.value, config)
+    run = load_run(folder.path, CHECKPOINT.value, config)
+    patches, split = open_split(config)
+    if RECALIBRATE.value:
+        run = recalibrate(run, patches.images, split.part("train"), RECALIBRATE.value)
+    return run, patches, split
 
 
 def _named_config() -> str | None:

@@ -11,8 +11,8 @@ KAGGLE = flags.DEFINE_bool("kaggle", False, "Name the columns id,label, as Kaggl
 
 
 def run() -> None:
-    trained, part = launch.existing_run(), launch.SPLIT.value
-    predictions = predict_split(trained, *launch.open_split(trained.config), part)
+    (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
+    predictions = predict_split(trained, patches, split, part)
     file = trained.folder.predictions(part)
     predictions.save(file)
     output = Path(launch.OUTPUT.value or file.with_suffix(".csv"))

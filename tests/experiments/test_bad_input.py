@@ -196,13 +196,13 @@ def test_a_store_that_is_not_whole(refused, place, job_name, flags, damage, said
 
 
 def test_labels_are_missing(refused, place):
-    assert matches("4 of 25 patches have no label .* is the first., which training and scoring need; .* only predict",
+    assert matches("4 of 25 patches have no label .*, which training and scoring need; .* only predict",
                    refused("evaluate", *RUN, "--checkpoint=best"))
     rows = [f"{part}_{i},{to}" for part, count, to in (("train", 48, "unused"), ("valid", 20, "valid"),
                                                       ("test", 25, "train")) for i in range(count)]
     (place / "split.csv").write_text("\n".join(["id,split", *rows]) + "\n")
     by_file = ("--config.data.split.name=file", "--config.data.split.file={place}/split.csv")
-    assert matches(f"{place}/store: 4 of 45 patches have no label .test_21 is the first., which training and scoring need",
+    assert matches(f"{place}/store: 4 of 45 patches have no label .test_21 is the first., which training and",
                    refused("train", *TRAIN, *by_file))
     assert matches("split 'file' has no part 'test', only train, valid; choose", refused("predict", *RUN, *by_file))
     (place / "split.csv").write_text("id,split\ntrain_0,train\n")
