@@ -59,7 +59,8 @@ class EpochLog:
     def _write_lines(self) -> None:
         # Rewritten whole: fifty lines cost nothing, and what a killed run had logged beyond its checkpoint goes.
         with atomic_file(self._folder.metrics) as temporary:
-            temporary.write_text("".join(json.dumps(without_nan(epoch)) + "\n" for epoch in self.epochs), encoding="utf-8")
+            lines = (json.dumps(without_nan(epoch)) + "\n" for epoch in self.epochs)
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def progress_bar(total_images: int, done_images: int, description: str) -> tqdm:
