@@ -40,4 +40,4 @@ def get_config() -> ConfigDict:
     config.early_stopping = 0  # epochs without a better best_metric after which to stop; 0: never
     config.checkpoint_every = 500  # steps; every epoch ends with one anyway
     config.parallel = {"devices": 0, "wrapper": "shard_map"}  # 0: all devices; wrapper shard_map or pmap
-    return config
+    return config.lock()  # a key that is not here is a mistake

@@ -7,7 +7,8 @@ from configs import default
 
 def get_config() -> ConfigDict:
     config = default.get_config()
-    config.synthetic = {"train": 2400, "valid": 250, "test": 1000}  # patches to make
+    with config.unlocked():
+        config.synthetic = {"train": 2400, "valid": 250, "test": 1000}  # patches to make
     config.augmentation = {"symmetries": True, "flips": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.0}
     config.epochs = 2
     # 150 steps are too few for moving statistics of momentum 0.99 to forget where they started.

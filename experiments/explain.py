@@ -28,7 +28,7 @@ def explain_run(trained: Run, patches: Patches, split: Split, part: str, count: 
     file = trained.folder.predictions(part)
     predictions = Predictions.load(file) if file.exists() else None
     if predictions is None or (predictions.meta["checkpoint"], predictions.meta["store_sha256"]) != (
-            trained.checkpoint, patches.sha256):
+            trained.checkpoint, patches.sha256) or not np.array_equal(predictions.ids, patches.ids[split.part(part)]):
         predictions = predict_split(trained, patches, split, part)
     rows = choose_examples(predictions.labels, predictions.scores, count, seed=trained.config.seed)
     images = patches.images[split.part(part)[rows]]

@@ -1,5 +1,6 @@
 """What all jobs share: flags in, one clear line and exit code 2 for bad input."""
 
+import dataclasses
 import difflib
 import re
 import sys
@@ -14,7 +15,7 @@ from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
-from pcamjax.training.run import RunFolder, flatten
+from pcamjax.training.run import RunFolder, data_identity, flatten
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
@@ -103,6 +104,10 @@ def existing_run() -> tuple[Run, Patches, Split]:
                                        if key.startswith(("data.", "eval_batch_size", "parallel."))})
     run = load_run(folder.path, CHECKPOINT.value, config)
     patches, split = open_split(config)
+    if folder.data() is None or data_identity(patches, split) != folder.data():
+        split = dataclasses.replace(split, leaks_slides=None, description=(
+            f"{split.description}; not known to be the store and split of the training, so they may share slides"))
+        print(split.description)
     if RECALIBRATE.value:
         run = recalibrate(run, patches.images, split.part("train"), RECALIBRATE.value)
     return run, patches, split

@@ -14,10 +14,11 @@ def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     predictions = predict_split(trained, patches, split, part)
     file = trained.folder.predictions(part)
-    predictions.save(file)
+    if not trained.folder.evaluation(part).exists():  # whose metrics are those of the predictions beside it
+        predictions.save(file)
     output = Path(launch.OUTPUT.value or file.with_suffix(".csv"))
     predictions.write_csv(output, ("id", "label") if KAGGLE.value else ("id", "score"))
-    print(f"{len(predictions)} patches: {output} (with logits: {file})")
+    print(f"{len(predictions)} patches: {output}")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def split(patches: Patches):
 def untrained_run(path: Path, store: Path) -> Path:
     """A run's folder with its configuration and, as checkpoint, freshly drawn variables."""
     made, folder = config(store), RunFolder(path)
-    folder.claim(made)
+    folder.claim(made, {"store_sha256": "", "split_sha256": ""})
     checkpoints = Checkpoints(folder.checkpoints)
     checkpoints.save("last", initial_state("tiny", make_optimizer(made.optimizer.to_dict(), 18), made.seed), {})
     checkpoints.close()

@@ -1,5 +1,6 @@
 """From a run's folder, or variables of any network, to predictions."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from pcamjax.training.step import variable_shapes
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network: its configuration, its module and its variables, from one of its checkpoints."""
+    """A trained network: its configuration, its module and its variables, and which checkpoint these are from."""
 
     folder: RunFolder
     config: ConfigDict
@@ -47,10 +48,10 @@ def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigD
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
                         variable_shapes(config.model.name))
-    checkpoints = Checkpoints(folder.checkpoints)
-    variables = checkpoints.restore_variables(checkpoint, like)
-    checkpoints.close()
-    return Run(folder, config, model_spec(config.model.name).build(), variables, checkpoint)
+    with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints:
+        variables = checkpoints.restore_variables(checkpoint, like)
+        name = f"{checkpoint}, step {checkpoints.latest_step(checkpoint)}"
+    return Run(folder, config, model_spec(config.model.name).build(), variables, name)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 256) -> Float[np.ndarray, " n"]:

@@ -42,9 +42,11 @@ class Checkpoints:
         training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
         require_space(self.folder / kind, sum(x.nbytes for x in jax.tree.leaves(state)))
         try:
-            manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
-                                                       training=ocp.args.StandardSave(training),
-                                                       progress=ocp.args.JsonSave(progress)))
+            saved = manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
+                                                               training=ocp.args.StandardSave(training),
+                                                               progress=ocp.args.JsonSave(progress)))
+            if not saved:
+                raise OSError(f"there is one of the later step {manager.latest_step()}")
             manager.wait_until_finished()
             folder = self.folder / kind / str(step)
             write_json(folder / HASHES, _hashes(folder))
@@ -113,7 +115,7 @@ def _verify(folder: Path) -> None:
     for name, written in read_json(folder / HASHES).items():
         if found.get(name) != written:
             raise InputError(f"{folder / name}: {'damaged' if name in found else 'missing'}, the checkpoint is not as "
-                             "it was written; restore it, or remove its folder and use the other checkpoint")
+                             "it was written; restore it, use the other --checkpoint, or train in a new workdir")
 
 
 def _require_shapes(folder: Path, like: PyTree) -> None:

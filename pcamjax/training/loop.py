@@ -26,9 +26,11 @@ from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import choose_devices, replicate, spread
-from pcamjax.training.run import RunFolder
+from pcamjax.training.run import RunFolder, data_identity
 from pcamjax.training.schedules import make_schedule
 from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step
+
+BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
 
 
 @dataclasses.dataclass
@@ -44,12 +46,13 @@ class EpochSums:
         """Adds a step; waits for its result.
 
         Raises:
-          InputError: its loss or gradient is not finite; nothing of it is saved.
+          InputError: its loss, or what it makes of the parameters, is not finite; nothing of it is saved.
         """
-        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+        loss, norm = float(metrics.loss), float(metrics.parameter_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(f"step {step}: the loss is {loss}, the gradient's norm {norm}; lower the learning rate or "
-                             "set optimizer.clip_norm, the last checkpoint is from before this step")
+            raise InputError(f"step {step}: the loss is {loss}, the parameters' norm {norm}; start in a new workdir "
+                             "with a lower learning rate or with optimizer.clip_norm; the last checkpoint is from "
+                             "before this step")
         self.loss += loss * images
         self.correct += int(metrics.correct)
         self.images += images
@@ -68,11 +71,13 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     Raises:
       InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
     """
+    _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
     patches.require_labels(np.concatenate([train, valid]))
     steps = steps_per_epoch(len(train), config.batch_size)
     total_steps = steps * config.epochs
     devices = choose_devices(config.parallel.devices, config.batch_size)
+    choose_devices(config.parallel.devices, config.eval_batch_size)
     schedule = make_schedule(config.optimizer.schedule.to_dict(), total_steps)
     optimizer = make_optimizer(config.optimizer.to_dict(), total_steps)
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
@@ -81,7 +86,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                   devices, config.parallel.wrapper, batch_output=False, donate=True)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
 
-    folder.claim(config)
+    folder.claim(config, data_identity(patches, split))
     state = replicate(initial_state(config.model.name, optimizer, config.seed), devices)
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         sums, epochs = EpochSums(), []
@@ -116,6 +121,20 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     return record
 
 
+def _require_settings(config: ConfigDict) -> None:
+    """Raises InputError for a number that could only fail later, when work would be lost."""
+    for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
+        if config[name] < 1:
+            raise InputError(f"config.{name} = {config[name]}: expected at least 1")
+    for name in ("seed", "early_stopping"):
+        if config[name] < 0:
+            raise InputError(f"config.{name} = {config[name]}: expected at least 0")
+    if config.best_metric not in BEST_METRICS:
+        raise InputError(f"config.best_metric = {config.best_metric!r}: choose one of {', '.join(BEST_METRICS)}")
+    if jax.process_count() > 1:
+        raise InputError(f"{jax.process_count()} processes: training runs in one process so far; start one")
+
+
 def _run_steps(step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]], state: TrainState,
                batches: Iterator[Batch], number: int, until: int, sums: EpochSums, bar: tqdm) -> TrainState:
     """Takes the steps after `number` up to `until`, adding them to `sums`."""
@@ -138,6 +157,9 @@ def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[
               loss: Callable) -> dict[str, float]:
     started = time.perf_counter()
     logits, labels = forward.logits(state.variables, patches.images, valid), patches.labels[valid].astype(np.int32)
+    if not np.isfinite(logits).all():
+        raise InputError(f"step {int(state.step)}: not all validation logits are finite; start in a new workdir with a "
+                         "lower learning rate or with optimizer.clip_norm")
     losses = loss(jnp.asarray(logits), jnp.asarray(labels))
     one_class = labels.min() == labels.max()
     return {"valid_loss": float(losses.mean()),

@@ -19,7 +19,7 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
       InputError: there are not so many, or `batch_size` does not divide among them.
     """
     devices = jax.devices()
-    if count > len(devices):
+    if not 0 <= count <= len(devices):
         raise InputError(f"devices {count}: this machine has {len(devices)}; choose at most that, or 0 for all")
     devices = devices[:count or None]
     if batch_size % len(devices):

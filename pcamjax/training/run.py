@@ -1,5 +1,6 @@
 """The folder of a run: its configuration, environment and record, and the paths of all it holds."""
 
+import hashlib
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from pcamjax.data.splits import Split
+from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
 
@@ -42,21 +45,30 @@ class RunFolder:
         """Where the heat maps of a split lie."""
         return self.path / "explanations" / f"{split}.npz"
 
-    def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this configuration's: writes `config.json`, or checks that it is the same already.
+    def claim(self, config: ConfigDict, data: dict[str, str]) -> None:
+        """Makes the folder this run's: writes `config.json` and `data.json`, or checks that they are the same already.
 
         Raises:
-          InputError: the folder holds another run's configuration, or files that are no run's.
+          InputError: the folder holds a run of another configuration or on other data, or files that are no run's.
         """
         file = self.path / "config.json"
         if file.exists():
             require_same(self.config(), config, file)
+            if self.data() != data:
+                raise InputError(f"{self.path / 'data.json'}: this folder holds a run on another store or split; "
+                                 "choose another workdir or the same data")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
         else:
+            write_json(self.path / "data.json", data)
             write_json(file, config.to_dict())
         if not (self.path / "environment.json").exists():  # a run that goes on keeps where it started
             write_json(self.path / "environment.json", environment())
+
+    def data(self) -> dict[str, str] | None:
+        """The `data_identity` that the run was trained on, None for a run that does not say."""
+        file = self.path / "data.json"
+        return read_json(file) if file.exists() else None
 
     def config(self) -> ConfigDict:
         """The configuration that the run was started with.
@@ -80,6 +92,13 @@ class RunFolder:
         """The record of a finished run, None before its end."""
         file = self.path / "record.json"
         return read_json(file) if file.exists() else None
+
+
+def data_identity(patches: Patches, split: Split) -> dict[str, str]:
+    """Which store, and which of its patches train and validate: two hashes."""
+    rows = hashlib.sha256(b"".join(split.indices[part].tobytes() for part in ("train", "valid")
+                                   if part in split.indices))
+    return {"store_sha256": patches.sha256, "split_sha256": rows.hexdigest()}
 
 
 def require_same(stored: ConfigDict, asked: ConfigDict, file: Path) -> None:

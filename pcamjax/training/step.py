@@ -36,11 +36,11 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(struct.PyTreeNode):
-    """Of one step on the global batch: the mean loss, the number of right answers, the gradient's norm."""
+    """Of one step on the global batch: the mean loss, the number of right answers, the new parameters' norm."""
 
     loss: Float[Array, ""]
     correct: Int[Array, ""]
-    gradient_norm: Float[Array, ""]
+    parameter_norm: Float[Array, ""]
 
 
 def initial_variables(model_name: str, seed: int) -> dict[str, PyTree]:
@@ -94,10 +94,11 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
         (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         gradient, value = jax.lax.pmean((gradient, value), AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),
-                              gradient_norm=optax.tree.norm(gradient))
-        return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
-                             batch_stats=batch_stats, opt_state=opt_state), metrics
+                              parameter_norm=optax.tree.norm(params))
+        return state.replace(step=state.step + 1, params=params, batch_stats=batch_stats,
+                             opt_state=opt_state), metrics
 
     return train_step
 

@@ -43,8 +43,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         body = body[:state["cuts"].pop(0)] if state["cuts"] else body
+        state["sent"] += len(body)  # before the last byte: the client may look as soon as it has that
         self.wfile.write(body)
-        state["sent"] += len(body)
         self.close_connection = True
 
     def log_message(self, *_):

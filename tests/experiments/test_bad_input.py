@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint(refused, place, part, damage):
     damage(largest)
     for name, flags in (("evaluate", RUN), ("train", AGAIN)):
         line = refused(name, *flags)
-        assert f"{largest}: {'damaged' if damage is cut else 'missing'}" in line and "restore it, or" in line
+        assert f"{largest}: {'damaged' if damage is cut else 'missing'}" in line and "restore it, use the other" in line
 
 
 def test_no_checkpoint(refused, place):

@@ -32,8 +32,8 @@ def test_each_job_ends_well_and_prints_where_its_output_lies(finished):
 
 def test_training_leaves_a_run_folder(finished):
     run = finished[0] / "run"
-    assert {"config.json", "environment.json", "metrics.jsonl", "record.json", "report.html", "checkpoints",
-            "tensorboard", "predictions", "evaluation", "explanations", "figures"} == {f.name for f in run.iterdir()}
+    assert {"config.json", "data.json", "environment.json", "metrics.jsonl", "record.json", "report.html",
+            "checkpoints", "tensorboard", "predictions", "evaluation", "explanations", "figures"} == {f.name for f in run.iterdir()}
     assert not list(run.rglob("*.tmp"))
 
 
@@ -41,7 +41,7 @@ def test_evaluation_scores_the_checkpoint_and_split_asked_for(finished):
     root, ended = finished
     predictions = Predictions.load(root / "run" / "predictions" / "valid.npz")
     record = json.loads((root / "run" / "evaluation" / "valid.json").read_text())
-    assert predictions.meta["checkpoint"] == "best" and predictions.meta["role"] == "valid"
+    assert predictions.meta["checkpoint"].startswith("best, step") and predictions.meta["role"] == "valid"
     assert record["predictions"] == predictions.meta and record["metrics"]["n"] == len(predictions) == 20
     accuracy = np.mean((predictions.scores > 0.5) == predictions.labels)
     assert record["metrics"]["accuracy"] == pytest.approx(accuracy)

@@ -50,7 +50,7 @@ def test_predictions_say_where_they_come_from(path, patches):
     split = tiny.split(patches)
     predictions = predict_split(load_run(path), patches, split, "valid")
     assert predictions.meta == {
-        "model": "tiny", "run": "run", "checkpoint": "last", "role": "valid", "split": "official",
+        "model": "tiny", "run": "run", "checkpoint": "last, step 0", "role": "valid", "split": "official",
         "split_description": split.description, "leaks_slides": split.leaks_slides, "store_sha256": patches.sha256}
     assert predictions.labels.tolist() == [i % 2 for i in range(20)]
     assert predictions.slides.tolist() == [f"slide_valid_{i % 3}" for i in range(20)]
@@ -94,4 +94,4 @@ def test_a_run_is_loaded_from_the_checkpoint_asked_for(path, tmp_path):
         load_run(tmp_path)
     assert not list(tmp_path.iterdir())
     run = load_run(path)
-    assert run.config.model.name == "tiny" and run.checkpoint == "last" and run.folder.path == path
+    assert run.config.model.name == "tiny" and run.checkpoint == "last, step 0" and run.folder.path == path

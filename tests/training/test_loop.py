@@ -98,6 +98,15 @@ def test_nan_stops_the_run_and_names_the_step(noise, tmp_path):
         fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(("key", "value"), [
+    ("epochs", 0), ("batch_size", 0), ("eval_batch_size", 0), ("checkpoint_every", 0), ("seed", -1),
+    ("early_stopping", -1), ("best_metric", "valid_aoc"), ("parallel.devices", -1)])
+def test_a_setting_that_could_only_fail_later_is_refused_before_the_folder_is_taken(noise, tmp_path, key, value):
+    with pytest.raises(InputError, match=key.split(".")[-1]):
+        fit(tiny.config(noise.path, **{key: value}), noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(noise, tmp_path):
     # A rate this small changes no prediction, so the first epoch stays the best.
     config = tiny.config(noise.path, early_stopping=1, epochs=50, best_metric="valid_accuracy",

@@ -10,11 +10,13 @@ from configs import default
 from pcamjax.errors import InputError
 from pcamjax.training.run import RunFolder, environment, flatten, require_same
 
+DATA = {"store_sha256": "of the store", "split_sha256": "of the split"}
+
 
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    folder.claim(default.get_config())
+    folder.claim(default.get_config(), DATA)
     return folder
 
 
@@ -23,7 +25,7 @@ def contents(folder: RunFolder) -> dict:
 
 
 def test_a_new_folder_gets_the_configuration_and_the_environment(folder):
-    assert {file.name for file in folder.path.iterdir()} == {"config.json", "environment.json"}
+    assert {file.name for file in folder.path.iterdir()} == {"config.json", "data.json", "environment.json"}
     assert flatten(folder.config().to_dict()) == flatten(json.loads(json.dumps(default.get_config().to_dict())))
     told = json.loads((folder.path / "environment.json").read_text())
     assert told["packages"]["jax"] == version("jax") and told["devices"]["count"] == 4
@@ -35,7 +37,7 @@ def test_the_same_configuration_goes_on_and_changes_nothing(folder, monkeypatch)
     monkeypatch.setattr("sys.orig_argv", ["python", "another command"])
     again = default.get_config()
     again.data.path, again.parallel.devices = "/moved", 2
-    folder.claim(again)
+    folder.claim(again, DATA)
     assert contents(folder) == before
 
 
@@ -48,7 +50,14 @@ def test_another_configuration_is_refused(folder, key, value, said):
     before, other = contents(folder), default.get_config()
     other.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=f"config.json: this folder holds a run with {said}; choose another workdir"):
-        folder.claim(other)
+        folder.claim(other, DATA)
+    assert contents(folder) == before
+
+
+def test_other_data_are_refused(folder):
+    before = contents(folder)
+    with pytest.raises(InputError, match="data.json: this folder holds a run on another store or split; choose"):
+        folder.claim(default.get_config(), DATA | {"store_sha256": "of another"})
     assert contents(folder) == before
 
 
@@ -60,12 +69,12 @@ def test_a_key_that_only_one_has_counts(tmp_path):
 def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="is not empty and no run's folder"):
-        RunFolder(tmp_path).claim(default.get_config())
+        RunFolder(tmp_path).claim(default.get_config(), DATA)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    RunFolder(tmp_path).claim(default.get_config())
+    RunFolder(tmp_path).claim(default.get_config(), DATA)
     assert RunFolder(tmp_path).config().model.name == "scratch1"
 
 

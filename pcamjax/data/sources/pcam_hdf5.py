@@ -101,9 +101,10 @@ def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
         if verify_published:
             _verify_md5([x, y, meta])
         labels = _read_labels(y)
-        if verify_published and (len(labels), int(labels.sum())) != (PUBLISHED_COUNT[name], len(labels) // 2):
+        # The published parts are balanced but for a few patches: the test part has 16,377 of 32,768.
+        if verify_published and (len(labels) != PUBLISHED_COUNT[name] or abs(labels.mean() - 0.5) > 0.01):
             raise InputError(f"{y}: {len(labels)} labels, {labels.sum()} of them 1, but the published part "
-                             f"{name!r} has {PUBLISHED_COUNT[name]}, half of them 1; download it again")
+                             f"{name!r} has {PUBLISHED_COUNT[name]}, about half of them 1; download it again")
         if x.suffix != ".gz":
             with _images(x, len(labels), scratch):
                 pass
