@@ -32,8 +32,9 @@ def test_each_job_ends_well_and_prints_where_its_output_lies(finished):
 
 def test_training_leaves_a_run_folder(finished):
     run = finished[0] / "run"
-    assert {"config.json", "data.json", "environment.json", "metrics.jsonl", "record.json", "report.html",
-            "checkpoints", "tensorboard", "predictions", "evaluation", "explanations", "figures"} == {f.name for f in run.iterdir()}
+    assert {file.name for file in run.iterdir()} == {
+        "config.json", "data.json", "environment.json", "metrics.jsonl", "record.json", "report.html", "checkpoints",
+        "tensorboard", "predictions", "evaluation", "explanations", "figures"}
     assert not list(run.rglob("*.tmp"))
 
 
