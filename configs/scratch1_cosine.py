@@ -1,4 +1,10 @@
-"""Scratch #1 with a schedule that ends at rest: SGD 1e-2 with Nesterov momentum, warm-up, cosine, symmetries."""
+"""Scratch #1 with a schedule that ends at rest: SGD 1e-2 with Nesterov momentum, warm-up, cosine, symmetries.
+
+    python -m experiments.train --config=configs/scratch1_cosine.py --workdir=runs/scratch1_cosine \
+      --config.data.path=data/pcam
+
+Measured on 2 CPU cores, 16,384 JPEG-compressed PCam patches: 27.5 minutes, AUC 0.888 on 2,907 others (docs/results.md).
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,9 @@
-"""Scratch #2 as the thesis trains it: Adam 1e-4, 50 epochs of batch 32."""
+"""Scratch #2 as the thesis trains it: Adam 1e-4, 50 epochs of batch 32.
+
+    python -m experiments.train --config=configs/scratch2.py --workdir=runs/scratch2 --config.data.path=data/pcam
+
+Not measured.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,9 @@
-"""Scratch #3 as the thesis trains it: Adam 1e-4, 50 epochs of batch 32."""
+"""Scratch #3 as the thesis trains it: Adam 1e-4, 50 epochs of batch 32.
+
+    python -m experiments.train --config=configs/scratch3.py --workdir=runs/scratch3 --config.data.path=data/pcam
+
+Not measured.
+"""
 
 from ml_collections import ConfigDict
 
