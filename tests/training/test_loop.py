@@ -66,9 +66,11 @@ def test_a_finished_run_started_again_changes_nothing(finished, noise):
     assert again["steps"] == 18 and epochs(folder.path) == before
 
 
-def test_killed_in_mid_epoch_and_resumed_a_run_ends_with_the_same_bits(finished, noise, tmp_path):
+def test_killed_in_mid_epoch_and_resumed_a_run_ends_with_the_same_bits(finished, noise, tmp_path, monkeypatch):
     folder, _ = finished
     command = [sys.executable, str(Path(__file__).with_name("run_tiny.py")), str(noise.path), str(tmp_path / "run")]
+    # The same bits need the same number of devices, visible ones included: XLA divides its threads among them.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # The checkpoint of step 8 lies inside the second epoch.
     deadline = time.monotonic() + 240
