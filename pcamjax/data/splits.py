@@ -60,8 +60,7 @@ def make_split(patches: Patches, name: str, *, seed: int = 0, fold: int = 1, fol
     together.
 
     Raises:
-      InputError: unknown name or bad argument; slides not known or too few; a part of the source that is none
-      of
+      InputError: unknown name or bad argument; slides not known or too few; a part of the source that is none of
         train, valid, test; a split file that does not list each patch once.
     """
     if name == "official":
