@@ -90,11 +90,15 @@ def evaluation_record(predictions: Predictions) -> dict[str, Any]:
     Raises:
       InputError: as `evaluate`.
     """
+    metrics = evaluate(predictions.labels, predictions.scores)
+    both = metrics.positives and metrics.negatives
+    curve = roc_curve(predictions.labels, predictions.scores)._asdict() if both else {}
     return {
         "predictions": predictions.meta,
         "threshold": THRESHOLD,
         "undefined": "null: the figure is not defined, such as precision without a positive call",
-        "metrics": dataclasses.asdict(evaluate(predictions.labels, predictions.scores)),
+        "metrics": dataclasses.asdict(metrics),
+        "roc": {name: values.tolist() for name, values in curve.items()},
     }
 
 

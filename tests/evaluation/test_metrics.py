@@ -125,3 +125,11 @@ def test_a_damaged_evaluation_is_refused(tmp_path, change):
     write_json(tmp_path / "test.json", record)
     with pytest.raises(InputError, match="test.json: not an evaluation"):
         read_evaluation(tmp_path / "test.json")
+
+
+def test_the_written_roc_has_the_area_of_the_auc():
+    rng = np.random.default_rng(0)
+    record = evaluation_record(predictions(rng.integers(0, 2, 200), rng.random(200).astype(np.float32)))
+    area = np.trapezoid(record["roc"]["true_positive_rate"], record["roc"]["false_positive_rate"])
+    assert area == pytest.approx(record["metrics"]["auc"])
+    assert evaluation_record(predictions([1, 1], [0.1, 0.9]))["roc"] == {}
