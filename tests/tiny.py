@@ -10,7 +10,7 @@ from configs import default
 from pcamjax.data.splits import make_split
 from pcamjax.data.store import PatchBatch, Patches, write_store
 from pcamjax.models import MODELS, ModelSpec, unit_range
-from pcamjax.models.layers import BatchNorm, Conv, Dropout
+from pcamjax.models.layers import BatchNorm, Conv, Dropout, Training
 from pcamjax.models.network import Network
 from pcamjax.models.plain import FlatClassifier, PlainBlocks
 from pcamjax.training.checkpoints import Checkpoints
@@ -19,29 +19,28 @@ from pcamjax.training.run import RunFolder
 from pcamjax.training.step import initial_state
 
 
-def tiny(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
+def tiny(training: Training = Training()) -> Network:
     """Scratch #1 with 4, 4 and 8 filters: convolutions, BatchNorm, pooling, dropout and dense layers."""
-    return Network(PlainBlocks((4, 4, 8), batch_norm_momentum, axis_name), FlatClassifier(axis_name))
+    return Network(PlainBlocks((4, 4, 8), training), FlatClassifier(training))
 
 
 class SmoothBlocks(nn.Module):
     """The blocks of `tiny` with GELU and mean pooling: no maximum that rounding could tip."""
 
-    batch_norm_momentum: float = 0.99
-    axis_name: str | None = None
+    training: Training = Training()
 
     @nn.compact
     def __call__(self, x, *, train):
         for i in (1, 2, 3):
             x = Conv(4, (3, 3), activation=nn.gelu, name=f"block{i}_conv")(x)
-            x = BatchNorm(self.batch_norm_momentum, axis_name=self.axis_name, name=f"block{i}_bn")(x, train=train)
-            x = Dropout(0.25, self.axis_name, name=f"block{i}_dropout")(nn.avg_pool(x, (3, 3), (3, 3)), train=train)
+            x = BatchNorm(self.training, name=f"block{i}_bn")(x, train=train)
+            x = Dropout(0.25, self.training.axis_name, name=f"block{i}_dropout")(nn.avg_pool(x, (3, 3), (3, 3)), train=train)
         return x
 
 
-def smooth(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
+def smooth(training: Training = Training()) -> Network:
     """A differentiable relative of `tiny`, but for the classifier's ReLUs."""
-    return Network(SmoothBlocks(batch_norm_momentum, axis_name), FlatClassifier(axis_name))
+    return Network(SmoothBlocks(training), FlatClassifier(training))
 
 
 def register() -> None:

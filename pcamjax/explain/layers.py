@@ -13,8 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from pcamjax.errors import InputError
-
-Path = tuple[str, ...]
+from pcamjax.models.graph import Path, layer_path
 
 
 def layer_names(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...]
@@ -47,7 +46,7 @@ def apply_with_layer(module: nn.Module, variables: Mapping[str, Any], x: Float[A
 
     def intercept(call, args, kwargs, context):
         output = call(*args, **kwargs)
-        if _path(context) != path:
+        if layer_path(context) != path:
             return output
         caught.append(output if delta is None else output + delta)
         return caught[-1]
@@ -63,22 +62,14 @@ def _paths(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ..
 
     def intercept(call, args, kwargs, context):
         output = call(*args, **kwargs)
-        if _path(context):
-            calls.setdefault(_path(context), []).append(output)
+        if layer_path(context):
+            calls.setdefault(layer_path(context), []).append(output)
         return output
 
     with nn.intercept_methods(intercept):
         jax.eval_shape(module.apply, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
     return {path: outputs[0].shape for path, outputs in calls.items()
             if len(outputs) == 1 and isinstance(outputs[0], jax.Array)}
-
-
-def _path(context: nn.module.InterceptorContext) -> Path:
-    """The path of the module whose `__call__` this is; () for the network itself and for other methods."""
-    module = context.module
-    # A module that shares its parent's scope has its parent's path, but not its name: it is the same layer.
-    same_layer = context.method_name != "__call__" or not module.path or module.name != module.path[-1]
-    return () if same_layer else module.path
 
 
 def _find(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...], layer: str) -> Path:

@@ -15,11 +15,11 @@ from pcamjax.errors import InputError
 from pcamjax.inference.predictions import Predictions
 from pcamjax.models import model_spec
 from pcamjax.models.network import Network
+from pcamjax.models.variables import variable_shapes
 from pcamjax.training.checkpoints import Checkpoints, Kind
 from pcamjax.training.forward import Forward
 from pcamjax.training.parallel import choose_devices, replicate
 from pcamjax.training.run import RunFolder
-from pcamjax.training.step import variable_shapes
 
 
 @dataclass(frozen=True)

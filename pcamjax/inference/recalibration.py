@@ -19,7 +19,7 @@ from pcamjax.data.batches import eval_batches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_spec
-from pcamjax.models.layers import Dropout
+from pcamjax.models.layers import Dropout, Training
 
 BATCH_SIZE = 128
 
@@ -36,7 +36,7 @@ def recalibrate(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[n
     if count % BATCH_SIZE or not BATCH_SIZE <= count <= len(indices):
         raise InputError(f"{count} patches to recalibrate on: expected a multiple of {BATCH_SIZE}, at most the "
                          f"{len(indices)} there are")
-    network = model_spec(run.config.model.name).build(batch_norm_momentum=0.0)
+    network = model_spec(run.config.model.name).build(Training(batch_norm_momentum=0.0))
 
     @jax.jit
     def moments(x: Float[jax.Array, "b 96 96 3"]) -> PyTree:

@@ -1,34 +1,84 @@
 """The few layers that all networks share, with Keras' defaults and one feature map behind every name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.ops.convolution import convolve, max_pool
+from pcamjax.ops.convolution import convolve, convolve_depthwise, max_pool
 from pcamjax.ops.positions import keys_by_position
 
 Activation = Callable[[Array], Array]
 
 
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained, as far as its layers have to know.
+
+    Attributes:
+      axis_name: the mapped axis that splits the global batch; None is one piece.
+      batch_norm_momentum: the weight of the old moving average (Keras' and Flax' sense).
+      frozen: names of layers that are not trained. A BatchNorm among them normalises by its stored statistics.
+    """
+
+    axis_name: str | None = None
+    batch_norm_momentum: float = 0.99
+    frozen: frozenset[str] = frozenset()
+
+
 class Conv(nn.Module):
-    """Convolution with bias, then `activation`: [B,H,W,C] -> [B,H',W',filters] (Keras' Conv2D)."""
+    """Convolution, then `activation`: [B,H,W,C] -> [B,H',W',filters] (Keras' Conv2D)."""
 
     filters: int
     kernel_size: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
     padding: str = "SAME"
     activation: Activation | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
         shape = (*self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
-        y = convolve(x, kernel, strides=self.strides, padding=self.padding) + bias.reshape(1, 1, 1, -1)
+        y = convolve(x, kernel, strides=self.strides, padding=self.padding)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).reshape(1, 1, 1, -1)
         return y if self.activation is None else self.activation(y)
+
+
+class DepthwiseConv(nn.Module):
+    """3x3 convolution of each channel by itself, without bias: [B,H,W,C] -> [B,H',W',C] (Keras' DepthwiseConv2D)."""
+
+    strides: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        kernel = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
+        return convolve_depthwise(x, kernel, strides=self.strides, padding=self.padding)
+
+
+class SeparableConv(nn.Module):
+    """3x3 depthwise, then 1x1 convolution, without bias: [B,H,W,C] -> [B,H,W,filters] (Keras' SeparableConv2D)."""
+
+    filters: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
+        depthwise = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
+        pointwise = self.param("pointwise_kernel", nn.initializers.glorot_uniform(),
+                               (1, 1, x.shape[-1], self.filters))
+        return convolve(convolve_depthwise(x, depthwise, padding="SAME"), pointwise, padding="SAME")
+
+
+def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Glorot's uniform draw with the fans that Keras counts for a kernel (h,w,C,1): h*w*C in, h*w out."""
+    height, width, _, channels = shape
+    limit = (6 / (height * width * (channels + 1))) ** 0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Dense(nn.Module):
@@ -46,20 +96,21 @@ class Dense(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Normalisation by the moments of the global batch while training, by stored ones otherwise.
+    """Normalisation by the moments of the global batch while it is trained, by stored ones otherwise.
 
-    `momentum` is the weight of the old moving average (Keras' and Flax' sense), `axis_name` the mapped axis that
-    splits the global batch. The defaults are Keras' (keras/src/layers/normalization/batch_normalization.py).
+    The defaults are Keras' (keras/src/layers/normalization/batch_normalization.py).
     """
 
-    momentum: float = 0.99
+    training: Training = Training()
     epsilon: float = 1e-3
-    axis_name: str | None = None
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        normalise = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon,
-                                 axis_name=None if self.is_initializing() else self.axis_name)
+        by_batch = train and self.name not in self.training.frozen
+        normalise = nn.BatchNorm(use_running_average=not by_batch, momentum=self.training.batch_norm_momentum,
+                                 epsilon=self.epsilon, use_scale=self.use_scale,
+                                 axis_name=None if self.is_initializing() else self.training.axis_name)
         nn.share_scope(self, normalise)
         return normalise(x)
 
@@ -83,11 +134,72 @@ class Dropout(nn.Module):
 
 
 class Relu(nn.Module):
-    """max(x, 0), as a layer of its own so that its map can be reached by name."""
+    """max(x, 0), cut at `maximum` if there is one; a layer of its own so that its map can be reached by name."""
+
+    maximum: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return nn.relu(x)
+        return nn.relu(x) if self.maximum is None else jnp.clip(x, 0, self.maximum)
+
+
+class ZeroPad(nn.Module):
+    """Zeros around: [B,H,W,C] -> [B,before+H+after,before+W+after,C] (Keras' ZeroPadding2D)."""
+
+    before: int
+    after: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        sides = (self.before, self.after)
+        return jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
+
+
+class Add(nn.Module):
+    """The sum of two maps of one shape."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*s"], y: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return x + y
+
+
+class Concatenate(nn.Module):
+    """Maps side by side along the channels: [B,H,W,C1], [B,H,W,C2], ... -> [B,H,W,C1+C2+...]."""
+
+    @nn.compact
+    def __call__(self, maps: Sequence[Float[Array, "b h w _"]]) -> Float[Array, "b h w c"]:
+        return jnp.concatenate(maps, axis=-1)
+
+
+class GlobalAveragePool(nn.Module):
+    """The mean over positions: [B,H,W,C] -> [B,C], or [B,1,1,C] with `keepdims`."""
+
+    keepdims: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
+        return x.mean((1, 2), keepdims=self.keepdims)
+
+
+class Flatten(nn.Module):
+    """All values of an example in one row: [B,H,W,C] -> [B,H*W*C]."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+        return x.reshape(x.shape[0], -1)
+
+
+class AveragePool(nn.Module):
+    """Mean over windows, padding left out of it: [B,H,W,C] -> [B,H',W',C] (Keras' AveragePooling2D)."""
+
+    window: int
+    stride: int
+    padding: str = "VALID"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        window, strides = (self.window, self.window), (self.stride, self.stride)
+        return nn.avg_pool(x, window, strides, self.padding, count_include_pad=False)
 
 
 class MaxPool(nn.Module):
@@ -102,3 +214,8 @@ class MaxPool(nn.Module):
         if self.stride == self.window and self.padding == "VALID":
             return max_pool(x, window=self.window)
         return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)
+
+
+def numbered(stem: str, index: int) -> str:
+    """The name that Keras gives to the layer `index` (from 0) of a kind: conv2d, conv2d_1, ..."""
+    return f"{stem}_{index}" if index else stem

@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.models.layers import Dense, Dropout
+from pcamjax.models.layers import Dense, Dropout, Flatten, GlobalAveragePool, Training
 
 
 class Network(nn.Module):
@@ -19,11 +19,11 @@ class Network(nn.Module):
         """The feature map [B,h,w,C] of preprocessed images [B,H,W,3]."""
         return self.backbone(x, train=train)
 
-    def head(self, feature_map: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b 2"]:
-        """The logits [B,2] of a feature map; column 0 is healthy, column 1 metastasis."""
+    def head(self, feature_map: Float[Array, "b h w c"], *, train: bool = False) -> Float[Array, "b classes"]:
+        """The logits [B,2] of a feature map; column 0 is healthy, column 1 metastasis (ImageNet's: [B,1000])."""
         return self.classifier(feature_map, train=train)
 
-    def __call__(self, x: Float[Array, "b h w 3"], *, train: bool = False) -> Float[Array, "b 2"]:
+    def __call__(self, x: Float[Array, "b h w 3"], *, train: bool = False) -> Float[Array, "b classes"]:
         """The logits [B,2] of preprocessed images [B,H,W,3]: `head` of `features`."""
         return self.head(self.features(x, train=train), train=train)
 
@@ -36,12 +36,35 @@ class HiddenLayers(nn.Module):
 
     units: tuple[int, ...]
     dropout_rates: tuple[float, ...]
-    axis_name: str | None = None
+    training: Training = Training()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b c"], *, train: bool) -> Float[Array, "b 2"]:
         for i, (units, rate) in enumerate(zip(self.units, self.dropout_rates, strict=True), start=1):
             x = Dense(units, nn.relu, name=f"dense{i}")(x)
             if rate:
-                x = Dropout(rate, self.axis_name, name=f"dense{i}_dropout")(x, train=train)
+                x = Dropout(rate, self.training.axis_name, name=f"dense{i}_dropout")(x, train=train)
         return Dense(2, name="logits")(x)
+
+
+class FineTunedClassifier(nn.Module):
+    """What the thesis puts on all six pre-trained backbones: pooling, then hidden layers of 1024 and 512 units.
+
+    With `flatten` the map is not averaged over positions but read whole, as for VGG19.
+    """
+
+    training: Training = Training()
+    flatten: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b 2"]:
+        x = Flatten(name="flatten")(x) if self.flatten else GlobalAveragePool(name="avg_pool")(x)
+        return HiddenLayers((1024, 512), (0.2, 0.2), self.training, name="hidden")(x, train=train)
+
+
+class ImageNetClassifier(nn.Module):
+    """Average over positions and one dense layer to the logits of ImageNet's 1000 classes: [B,h,w,C] -> [B,1000]."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b 1000"]:
+        return Dense(1000, name="predictions")(GlobalAveragePool(name="avg_pool")(x))

@@ -1,10 +1,10 @@
 """Scratch #2 and #3 of the thesis: bottleneck residual blocks, in #3 with inception modules in the first."""
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.models.layers import BatchNorm, Conv, Dropout, MaxPool, Relu
+from pcamjax.models.layers import (
+    Add, BatchNorm, Concatenate, Conv, Dropout, GlobalAveragePool, MaxPool, Relu, Training)
 from pcamjax.models.network import HiddenLayers, Network
 
 FeatureMap = Float[Array, "b _ _ _"]
@@ -19,15 +19,14 @@ class ResidualBlocks(nn.Module):
 
     filters: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     inception_blocks: int = 0
-    batch_norm_momentum: float = 0.99
-    axis_name: str | None = None
+    training: Training = Training()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> FeatureMap:
         for i, filters in enumerate(self.filters, start=1):
             if i > 1:
                 x = MaxPool(name=f"block{i - 1}_pool")(x)
-                x = Dropout(0.25, self.axis_name, name=f"block{i - 1}_dropout")(x, train=train)
+                x = Dropout(0.25, self.training.axis_name, name=f"block{i - 1}_dropout")(x, train=train)
             x = self._block(x, filters, f"block{i}", i <= self.inception_blocks, train)
         return x
 
@@ -38,12 +37,13 @@ class ResidualBlocks(nn.Module):
         """
         def transform(x: FeatureMap, filters: int, size: int, name: str) -> FeatureMap:
             x = inception_module(x, filters, name) if inception else Conv(filters, (size, size), name=f"{name}_conv")(x)
-            return BatchNorm(self.batch_norm_momentum, axis_name=self.axis_name, name=f"{name}_bn")(x, train=train)
+            return BatchNorm(self.training, name=f"{name}_bn")(x, train=train)
 
         y = Relu(name=f"{name}_1_relu")(transform(x, filters, 1, f"{name}_1"))
         y = Relu(name=f"{name}_2_relu")(transform(y, filters, 3, f"{name}_2"))
         y = transform(y, 4 * filters, 1, f"{name}_3")
-        return Relu(name=f"{name}_out")(y + transform(x, 4 * filters, 1, f"{name}_0"))
+        y = Add(name=f"{name}_add")(y, transform(x, 4 * filters, 1, f"{name}_0"))
+        return Relu(name=f"{name}_out")(y)
 
 
 def inception_module(x: FeatureMap, filters: int, name: str) -> FeatureMap:
@@ -55,33 +55,32 @@ def inception_module(x: FeatureMap, filters: int, name: str) -> FeatureMap:
     def conv(x: FeatureMap, filters: int, size: int, path: str) -> FeatureMap:
         return Conv(filters, (size, size), activation=nn.relu, name=f"{name}_{path}_{size}x{size}")(x)
 
-    return jnp.concatenate([
+    return Concatenate(name=f"{name}_concat")([
         conv(x, filters, 1, "path1"),
         conv(conv(x, filters // 2, 1, "path2"), filters, 3, "path2"),
         conv(conv(x, filters // 2, 1, "path3"), filters, 5, "path3"),
         conv(MaxPool(3, 1, "SAME", name=f"{name}_path4_pool")(x), filters, 1, "path4"),
-    ], axis=-1)
+    ])
 
 
 class PooledClassifier(nn.Module):
     """The last block's pool and dropout, global average pooling and the hidden layers (512, 128)."""
 
-    axis_name: str | None = None
+    training: Training = Training()
 
     @nn.compact
     def __call__(self, x: FeatureMap, *, train: bool) -> Float[Array, "b 2"]:
         x = MaxPool(name="block6_pool")(x)
-        x = Dropout(0.25, self.axis_name, name="block6_dropout")(x, train=train)
-        return HiddenLayers((512, 128), (0.25, 0.0), self.axis_name, name="hidden")(x.mean((1, 2)), train=train)
+        x = Dropout(0.25, self.training.axis_name, name="block6_dropout")(x, train=train)
+        x = GlobalAveragePool(name="avg_pool")(x)
+        return HiddenLayers((512, 128), (0.25, 0.0), self.training, name="hidden")(x, train=train)
 
 
-def scratch2(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
+def scratch2(training: Training = Training()) -> Network:
     """Scratch #2: six residual blocks, 34,403,106 parameters; its feature map is 3x3x4096."""
-    backbone = ResidualBlocks(batch_norm_momentum=batch_norm_momentum, axis_name=axis_name)
-    return Network(backbone, PooledClassifier(axis_name))
+    return Network(ResidualBlocks(training=training), PooledClassifier(training))
 
 
-def scratch3(axis_name: str | None = None, batch_norm_momentum: float = 0.99) -> Network:
+def scratch3(training: Training = Training()) -> Network:
     """Scratch #3: #2 with inception modules in block 1, 35,172,066 parameters; its feature map is 3x3x4096."""
-    backbone = ResidualBlocks(inception_blocks=1, batch_norm_momentum=batch_norm_momentum, axis_name=axis_name)
-    return Network(backbone, PooledClassifier(axis_name))
+    return Network(ResidualBlocks(inception_blocks=1, training=training), PooledClassifier(training))

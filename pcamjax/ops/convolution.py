@@ -30,9 +30,26 @@ def convolve(
 
     With stride 1 it is differentiable in reverse mode only (`jax.grad`, not `jax.jvp`).
     """
+    if _is_pointwise(kernel):  # it reads every `strides`-th position and no other
+        return _convolve(x[:, :: strides[0], :: strides[1]], kernel, padding)
     if tuple(strides) == (1, 1):
         return _convolve(x, kernel, padding)
     return _native(x, kernel, padding, strides)
+
+
+def convolve_depthwise(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw 1 c"],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding,
+) -> Float[Array, "b oh ow c"]:
+    """Cross-correlate each channel of `x` with its own kernel, as `jax.lax.conv_general_dilated` in `c` groups does.
+
+    On a CPU, where XLA's grouped convolution is a scalar loop, it is a sum of shifted products. Differentiable in
+    reverse mode only.
+    """
+    return _depthwise(x, kernel, tuple(strides), padding)
 
 
 def max_pool(x: Float[Array, "b h w c"], *, window: int = 2) -> Float[Array, "b oh ow c"]:
@@ -117,6 +134,59 @@ def _kernel_gradient(x, gradient, kernel_shape):
 
 def _largest_divisor(number, limit):
     return next(d for d in range(max(1, min(number, limit)), 0, -1) if number % d == 0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, strides, padding):
+    native = partial(_native_depthwise, strides=strides, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=partial(_shifted_products, strides=strides, padding=padding),
+                                  default=native)
+
+
+def _depthwise_forward(x, kernel, strides, padding):
+    return _depthwise(x, kernel, strides, padding), (x, kernel)
+
+
+def _depthwise_backward(strides, padding, residuals, gradient):
+    def native(x, kernel, gradient):
+        return jax.vjp(partial(_native_depthwise, strides=strides, padding=padding), x, kernel)[1](gradient)
+
+    def on_cpu(x, kernel, gradient):
+        size, pads = kernel.shape[:2], lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        # By the kernel: one sum over positions a tap.
+        taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), size, strides, gradient.shape[1:3])
+        by_kernel = jnp.stack([(tap * gradient).sum((0, 1, 2)) for tap in taps]).reshape(kernel.shape)
+        # By the input: the gradient spread out by the strides, with the kernel turned round.
+        edges = [(0, 0, 0), *((k - 1 - before, n + before - 1 - (out - 1) * stride, stride - 1) for k, n, out, stride,
+                              (before, _) in zip(size, x.shape[1:3], gradient.shape[1:3], strides, pads, strict=True)),
+                 (0, 0, 0)]
+        spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), edges)
+        return _shifted_products(spread, kernel[::-1, ::-1], (1, 1), "VALID"), by_kernel
+
+    return lax.platform_dependent(*residuals, gradient, cpu=on_cpu, default=native)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _native_depthwise(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                                    feature_group_count=x.shape[-1])
+
+
+def _shifted_products(x, kernel, strides, padding):
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    out = [(n - k) // stride + 1 for n, k, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)]
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+    return sum(tap * weight for tap, weight in zip(_taps(x, kernel.shape[:2], strides, out), weights, strict=True))
+
+
+def _taps(x, size, strides, out):
+    """What each place of a kernel of `size` sees of the padded `x`: [b,*out,c] each, in row-major order."""
+    (rows, columns), (down, right) = out, strides
+    return [x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+            for i, j in product(range(size[0]), range(size[1]))]
 
 
 def _native_max_pool(x, window):

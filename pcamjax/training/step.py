@@ -43,24 +43,6 @@ class StepMetrics(struct.PyTreeNode):
     parameter_norm: Float[Array, ""]
 
 
-def initial_variables(model_name: str, seed: int) -> dict[str, PyTree]:
-    """Freshly drawn parameters and BatchNorm statistics of a network."""
-    # Jitted, so that the layers' outputs are never computed: only the shapes of the input matter. What runs once is
-    # not worth optimising: on a CPU this compiles in a fifth of the time.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(_draw(model_name), compiler_options=options)(jax.random.key(seed))
-
-
-def variable_shapes(model_name: str) -> dict[str, PyTree]:
-    """Shapes and dtypes of a network's variables, without drawing them."""
-    return jax.eval_shape(_draw(model_name), jax.random.key(0))
-
-
-def _draw(model_name: str) -> Callable[[Key[Array, ""]], dict[str, PyTree]]:
-    network = model_spec(model_name).build()
-    return lambda key: network.init(key, jnp.zeros((1, 96, 96, 3)))
-
-
 def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step; weights, dropout and augmentation all come from `seed`."""
     variables = initial_variables(model_name, seed)

@@ -10,9 +10,10 @@ import pytest
 import tiny
 
 from pcamjax.errors import InputError
+from pcamjax.models.variables import variable_shapes
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.parallel import replicate
-from pcamjax.training.step import initial_state, variable_shapes
+from pcamjax.training.step import initial_state
 
 OPTIMIZER = optax.adam(1e-3)
 
