@@ -6,7 +6,12 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # weights, shuffling, dropout and augmentation
-    config.model = {"name": "scratch1", "batch_norm_momentum": 0.99}  # Keras' momentum; lower for very short runs
+    config.model = {
+        "name": "scratch1",
+        "batch_norm_momentum": 0.99,  # Keras' momentum; lower for very short runs
+        "weights": "",  # to begin from: "" draws them, "imagenet" is downloaded, or the path of a Keras file
+        "frozen": "none",  # layers not trained: none, thesis (its boundary), backbone, or the last ones, by name
+    }
     config.data = {
         "path": "",  # a store made by experiments.prepare
         "split": {
@@ -28,6 +33,9 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 256
     config.epochs = 50
+    # Before them, epochs that train the classifier alone; the optimizer of the others then begins afresh.
+    config.head = {"epochs": 0, "optimizer": {"name": "adam", "clip_norm": 0.0,
+                                              "schedule": {"name": "constant", "learning_rate": 1e-3}}}
     config.loss = {"name": "binary_crossentropy", "class_weights": (1.0, 1.0)}  # weights of healthy, metastasis
     config.optimizer = {
         "name": "sgd",

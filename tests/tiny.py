@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -13,10 +14,11 @@ from pcamjax.models import MODELS, ModelSpec, unit_range
 from pcamjax.models.layers import BatchNorm, Conv, Dropout, Training
 from pcamjax.models.network import Network
 from pcamjax.models.plain import FlatClassifier, PlainBlocks
+from pcamjax.models.variables import initial_variables
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.run import RunFolder
-from pcamjax.training.step import initial_state
+from pcamjax.training.step import TrainState, initial_state, start_phase
 
 
 def tiny(training: Training = Training()) -> Network:
@@ -34,7 +36,8 @@ class SmoothBlocks(nn.Module):
         for i in (1, 2, 3):
             x = Conv(4, (3, 3), activation=nn.gelu, name=f"block{i}_conv")(x)
             x = BatchNorm(self.training, name=f"block{i}_bn")(x, train=train)
-            x = Dropout(0.25, self.training.axis_name, name=f"block{i}_dropout")(nn.avg_pool(x, (3, 3), (3, 3)), train=train)
+            x = nn.avg_pool(x, (3, 3), (3, 3))
+            x = Dropout(0.25, self.training.axis_name, name=f"block{i}_dropout")(x, train=train)
         return x
 
 
@@ -75,13 +78,16 @@ def write_noise(path: Path) -> Patches:
 
 
 def config(store: Path, **overrides) -> ConfigDict:
-    """A run of 3 epochs of 6 steps, with dropout, every kind of augmentation and a decaying rate."""
+    """A run of 3 epochs of 6 steps, the first of them for the classifier alone, then with block 1 frozen; with dropout,
+    every kind of augmentation and a decaying rate."""
     config = default.get_config()
     config.model.name = "tiny"
     config.data.path = str(store)
     config.batch_size = 8
     config.eval_batch_size = 8
-    config.epochs = 3
+    config.head.epochs = 1
+    config.epochs = 2
+    config.model.frozen = "block1_pool"
     config.checkpoint_every = 4
     config.augmentation.symmetries = True
     config.optimizer.schedule = {"name": "inverse_time", "learning_rate": 1e-2, "decay": 1e-2}
@@ -95,11 +101,16 @@ def split(patches: Patches):
     return make_split(patches, "official")
 
 
+def started(model: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step of a network that is trained whole."""
+    return start_phase(initial_state(initial_variables(model, seed), seed), optimizer)
+
+
 def untrained_run(path: Path, store: Path) -> Path:
     """A run's folder with its configuration and, as checkpoint, freshly drawn variables."""
     made, folder = config(store), RunFolder(path)
     folder.claim(made, {"store_sha256": "", "split_sha256": ""})
     checkpoints = Checkpoints(folder.checkpoints)
-    checkpoints.save("last", initial_state("tiny", make_optimizer(made.optimizer.to_dict(), 18), made.seed), {})
+    checkpoints.save("last", started("tiny", make_optimizer(made.optimizer.to_dict(), 18), made.seed), {})
     checkpoints.close()
     return path

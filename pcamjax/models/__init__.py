@@ -138,14 +138,27 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def frozen_layers(name: str) -> frozenset[str]:
-    """The names of the layers of a network that the thesis does not train; pools and activations among them.
+def frozen_layers(name: str, frozen: str = "thesis") -> frozenset[str]:
+    """The names of the backbone's layers that are not trained; pools and activations among them.
 
+    Args:
+      frozen: "none", "backbone" (all of it), "thesis" (through the table's `frozen_through`), or the last layers to
+        freeze, separated by commas; what these are computed from is frozen with them.
     Raises:
-      InputError: there is no such network.
+      InputError: there is no such network or layer.
     """
     spec = model_spec(name)
-    return upstream(layer_graph(spec.build(), train=False), spec.frozen_through) if spec.frozen_through else frozenset()
+    through = spec.frozen_through if frozen == "thesis" else tuple(frozen.split(","))
+    if not through or frozen == "none":
+        return frozenset()
+    graph = layer_graph(spec.build().backbone, train=False)
+    names = {layer.name for layer in graph.values()}
+    if frozen == "backbone":
+        return frozenset(names)
+    if unknown := set(through) - names:
+        raise InputError(f"model.frozen: {name} has no layer {min(unknown)!r}; choose none, thesis, backbone or some of "
+                         f"the layers that python -m experiments.summary --config.model.name={name} lists")
+    return upstream(graph, through)
 
 
 def model_spec(name: str) -> ModelSpec:

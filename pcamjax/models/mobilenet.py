@@ -4,7 +4,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from pcamjax.models.layers import (
-    BatchNorm, Conv, DepthwiseConv, Dropout, Flatten, GlobalAveragePool, Relu, Training, ZeroPad)
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Relu,
+    Training,
+    ZeroPad,
+)
 from pcamjax.models.network import FineTunedClassifier, Network
 
 FeatureMap = Float[Array, "b _ _ _"]

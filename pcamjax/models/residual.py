@@ -3,8 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.models.layers import (
-    Add, BatchNorm, Concatenate, Conv, Dropout, GlobalAveragePool, MaxPool, Relu, Training)
+from pcamjax.models.layers import Add, BatchNorm, Concatenate, Conv, Dropout, GlobalAveragePool, MaxPool, Relu, Training
 from pcamjax.models.network import HiddenLayers, Network
 
 FeatureMap = Float[Array, "b _ _ _"]

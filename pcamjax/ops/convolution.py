@@ -153,9 +153,17 @@ def _depthwise_backward(strides, padding, residuals, gradient):
 
     def on_cpu(x, kernel, gradient):
         size, pads = kernel.shape[:2], lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        # By the kernel: one sum over positions a tap.
-        taps = _taps(jnp.pad(x, ((0, 0), *pads, (0, 0))), size, strides, gradient.shape[1:3])
-        by_kernel = jnp.stack([(tap * gradient).sum((0, 1, 2)) for tap in taps]).reshape(kernel.shape)
+        padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+        def add_image(index, sums):
+            image, slope = (lax.dynamic_index_in_dim(array, index) for array in (padded, gradient))
+            taps = _taps(image, size, strides, gradient.shape[1:3])
+            return [total + tap * slope for total, tap in zip(sums, taps, strict=True)]
+
+        # By the kernel: the images are added up first, for XLA sums over the positions of a batch one by one.
+        zeros = [jnp.zeros((1, *gradient.shape[1:]), gradient.dtype)] * (size[0] * size[1])
+        sums = lax.fori_loop(0, len(x), add_image, zeros)
+        by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
         # By the input: the gradient spread out by the strides, with the kernel turned round.
         edges = [(0, 0, 0), *((k - 1 - before, n + before - 1 - (out - 1) * stride, stride - 1) for k, n, out, stride,
                               (before, _) in zip(size, x.shape[1:3], gradient.shape[1:3], strides, pads, strict=True)),

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, PyTree
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
@@ -20,15 +20,16 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.models import model_spec
+from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
 from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
-from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.phases import Phase, make_phases
 from pcamjax.training.run import RunFolder, data_identity
-from pcamjax.training.schedules import make_schedule
-from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step
+from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step, start_phase
+from pcamjax.weights import load
 
 BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
 
@@ -75,50 +76,69 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     train, valid = split.part("train"), split.part("valid")
     patches.require_labels(np.concatenate([train, valid]))
     steps = steps_per_epoch(len(train), config.batch_size)
-    total_steps = steps * config.epochs
     devices = choose_devices(config.parallel.devices, config.batch_size)
     choose_devices(config.parallel.devices, config.eval_batch_size)
-    schedule = make_schedule(config.optimizer.schedule.to_dict(), total_steps)
-    optimizer = make_optimizer(config.optimizer.to_dict(), total_steps)
+    phases = make_phases(config.to_dict(), steps)
+    total_steps = phases[-1].last_step
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
-    step = spread(make_train_step(config.model.name, optimizer, loss, config.augmentation.to_dict(),
-                                  config.model.batch_norm_momentum),
-                  devices, config.parallel.wrapper, batch_output=False, donate=True)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
 
-    folder.claim(config, data_identity(patches, split))
-    state = replicate(initial_state(config.model.name, optimizer, config.seed), devices)
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
-        sums, epochs = EpochSums(), []
-        if checkpoints.latest_step("last") is not None:
-            state, progress = checkpoints.restore("last", state)
-            sums, epochs = EpochSums(**progress["sums"]), progress["epochs"]
-        number = int(state.step)
+        done = checkpoints.latest_step("last")
+        # Before the folder is taken: the file of weights may not be there, or be another network's.
+        state = _first_state(config) if done is None else None
+        folder.claim(config, data_identity(patches, split))
+        progress = {"epochs": [], "sums": dataclasses.asdict(EpochSums())}
+        if done is not None:
+            state, progress = _restore(config, checkpoints, phases, devices)
+        sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
               f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
-        log = stack.enter_context(contextlib.closing(EpochLog(folder, epochs)))
+        log = stack.enter_context(contextlib.closing(EpochLog(folder, progress["epochs"])))
         bar = stack.enter_context(progress_bar(total_steps * config.batch_size, number * config.batch_size, "train"))
         batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
                                 first_step=number, last_step=total_steps,
                                 process=(jax.process_index(), jax.process_count()))
-        while number < total_steps and not _stops_early(log.epochs, config):
-            epoch_end = (number // steps + 1) * steps
-            until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-            state = _run_steps(step, state, batches, number, until, sums, bar)
-            number = until
-            if number == epoch_end:
-                log.append({"epoch": number // steps, "step": number, **sums.means(),
-                            **_validate(forward, state, patches, valid, loss),
-                            "learning_rate": float(schedule(number - 1))})
-                sums = EpochSums()
-                bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
-            progress = {"epochs": log.epochs, "sums": dataclasses.asdict(sums)}
-            if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
-                checkpoints.save("best", state, progress)
-            checkpoints.save("last", state, progress)
-    record = _record(config, state, log.epochs, split, "finished" if number == total_steps else "stopped early")
+        for index, phase in enumerate(phases, start=1):
+            if number >= phase.last_step:
+                continue
+            if number == phase.first_step:
+                state = replicate(start_phase(state, phase.optimizer, phase.frozen), devices)
+            step = spread(make_train_step(config.model.name, phase.optimizer, loss, config.augmentation.to_dict(),
+                                          config.model.batch_norm_momentum, phase.frozen),
+                          devices, config.parallel.wrapper, batch_output=False, donate=True)
+            while number < phase.last_step and not _stops_early(log.epochs, phases, config):
+                epoch_end = (number // steps + 1) * steps
+                until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
+                state = _run_steps(step, state, batches, number, until, sums, bar)
+                number = until
+                if number == epoch_end:
+                    log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
+                                **_validate(forward, state, patches, valid, loss),
+                                "learning_rate": float(phase.schedule(number - 1 - phase.first_step))})
+                    sums = EpochSums()
+                    bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
+                progress = {**progress, "epochs": log.epochs, "sums": dataclasses.asdict(sums)}
+                if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
+                    checkpoints.save("best", state, progress)
+                checkpoints.save("last", state, progress)
+    record = _record(config, state, progress, split, phases)
     folder.write_record(record)
     return record
+
+
+def _first_state(config: ConfigDict) -> TrainState:
+    _, variables = load(config.model.name, config.model.weights or None, seed=config.seed)
+    return initial_state(variables, config.seed)
+
+
+def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase], devices: list[jax.Device]
+             ) -> tuple[TrainState, dict[str, Any]]:
+    """State and progress of the last checkpoint, the state on all devices."""
+    done = checkpoints.latest_step("last")
+    phase = next(phase for phase in phases if done <= phase.last_step)
+    drawn = initial_state(initial_variables(config.model.name, config.seed), config.seed)
+    return checkpoints.restore("last", replicate(start_phase(drawn, phase.optimizer, phase.frozen), devices))
 
 
 def _require_settings(config: ConfigDict) -> None:
@@ -175,21 +195,32 @@ def _best_epoch(epochs: list[dict[str, Any]], metric: str) -> int:
     return epochs[values.index(max(values))]["epoch"]
 
 
-def _stops_early(epochs: list[dict[str, Any]], config: ConfigDict) -> bool:
-    """Whether `early_stopping` epochs have passed since the best one; 0 never stops."""
-    return bool(config.early_stopping and epochs
-                and epochs[-1]["epoch"] - _best_epoch(epochs, config.best_metric) >= config.early_stopping)
+def _stops_early(epochs: list[dict[str, Any]], phases: list[Phase], config: ConfigDict) -> bool:
+    """Whether `early_stopping` epochs of the last phase have passed since the best one; 0 never stops."""
+    own = [epoch for epoch in epochs if epoch["phase"] == len(phases)]
+    return bool(config.early_stopping and own
+                and own[-1]["epoch"] - _best_epoch(own, config.best_metric) >= config.early_stopping)
 
 
-def _record(config: ConfigDict, state: TrainState, epochs: list[dict[str, Any]], split: Split,
-            ended: str) -> dict[str, Any]:
-    trainable, statistics = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats))
+def _record(config: ConfigDict, state: TrainState, progress: dict[str, Any], split: Split, phases: list[Phase]
+            ) -> dict[str, Any]:
+    epochs, total = progress["epochs"], _size(state.variables)
     best = epochs[_best_epoch(epochs, config.best_metric) - 1]
     seconds = sum(epoch["seconds"] for epoch in epochs)
     images = len(epochs) * steps_per_epoch(len(split.indices["train"]), config.batch_size) * config.batch_size
-    return {"model": config.model.name, "parameters": {"total": trainable + statistics, "trainable": trainable},
-            "steps": int(state.step), "epochs": len(epochs), "ended": ended, "train_seconds": seconds,
+    trained = [_size(split_parameters(state.params, phase.frozen)[0]) for phase in phases]
+    return {"model": config.model.name, "parameters": {"total": total, "trainable": trained[-1]},
+            "phases": [{"name": phase.name, "trainable": size, "steps": phase.last_step - phase.first_step,
+                        "seconds": sum(epoch["seconds"] for epoch in epochs if epoch["phase"] == index)}
+                       for index, (phase, size) in enumerate(zip(phases, trained, strict=True), start=1)],
+            "steps": int(state.step), "epochs": len(epochs),
+            "ended": "finished" if int(state.step) == phases[-1].last_step else "stopped early",
+            "train_seconds": seconds,
             "valid_seconds": sum(epoch["valid_seconds"] for epoch in epochs), "images_per_second": images / seconds,
             "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
                       **{role: len(indices) for role, indices in split.indices.items()}},
             "best": {"metric": config.best_metric, "epoch": best["epoch"], "value": best[config.best_metric]}}
+
+
+def _size(tree: PyTree) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch
 from pcamjax.models import model_spec
+from pcamjax.models.layers import Training
+from pcamjax.models.variables import join_parameters, split_parameters
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.training.parallel import AXIS
 
@@ -36,50 +38,59 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(struct.PyTreeNode):
-    """Of one step on the global batch: the mean loss, the number of right answers, the new parameters' norm."""
+    """Of one step on the global batch: mean loss, number of right answers, norm of the new trained parameters."""
 
     loss: Float[Array, ""]
     correct: Int[Array, ""]
     parameter_norm: Float[Array, ""]
 
 
-def initial_state(model_name: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step; weights, dropout and augmentation all come from `seed`."""
-    variables = initial_variables(model_name, seed)
+def initial_state(variables: dict[str, PyTree], seed: int) -> TrainState:
+    """The state before the first phase; dropout and augmentation will draw from `seed`."""
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"], batch_stats=variables["batch_stats"],
-                      opt_state=optimizer.init(variables["params"]), key=jax.random.key_data(jax.random.key(seed)))
+                      opt_state=(), key=jax.random.key_data(jax.random.key(seed)))
+
+
+def start_phase(state: TrainState, optimizer: optax.GradientTransformation, frozen: frozenset[str] = frozenset()
+                ) -> TrainState:
+    """The state with a fresh optimizer for the parameters that are not frozen."""
+    return state.replace(opt_state=optimizer.init(split_parameters(state.params, frozen)[0]))
 
 
 def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                     loss: Callable[[Float[Array, "b 2"], Int[Array, " b"]], Float[Array, " b"]],
                     augmentation: Mapping[str, Any], batch_norm_momentum: float = 0.99,
+                    frozen: frozenset[str] = frozenset(),
                     ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A step on this device's piece of the global batch, to be wrapped by `parallel.spread`.
 
     Gradients, metrics and BatchNorm's moments are averaged over the devices, and the keys of augmentation and dropout
-    follow an example's position in the global batch, so that N devices take the step that one would.
+    follow an example's position in the global batch, so that N devices take the step that one would. The parameters of
+    the layers `frozen` are constants of the loss: nothing is differentiated that only they would need.
     """
     spec = model_spec(model_name)
-    network = spec.build(axis_name=AXIS, batch_norm_momentum=batch_norm_momentum)
+    network = spec.build(Training(AXIS, batch_norm_momentum, frozen))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
         keys = keys_by_position(augment_key, len(batch.labels), AXIS)
         images = spec.preprocess(augment(batch.images, keys, augmentation))
+        trained, fixed = split_parameters(state.params, frozen)
 
-        def mean_loss(params: PyTree) -> tuple[Float[Array, ""], tuple[Float[Array, "b 2"], PyTree]]:
-            logits, updated = network.apply({"params": params, "batch_stats": state.batch_stats}, images, train=True,
-                                            rngs={"dropout": dropout_key}, mutable=["batch_stats"])
-            return loss(logits, batch.labels).mean(), (logits, updated["batch_stats"])
+        def mean_loss(trained: PyTree) -> tuple[Float[Array, ""], tuple[Float[Array, "b 2"], PyTree]]:
+            variables = {"params": join_parameters(trained, fixed), "batch_stats": state.batch_stats}
+            logits, updated = network.apply(variables, images, train=True, rngs={"dropout": dropout_key},
+                                            mutable=["batch_stats"])
+            return loss(logits, batch.labels).mean(), (logits, updated.get("batch_stats", {}))
 
-        (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trained)
         gradient, value = jax.lax.pmean((gradient, value), AXIS)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
         metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),
-                              parameter_norm=optax.tree.norm(params))
-        return state.replace(step=state.step + 1, params=params, batch_stats=batch_stats,
+                              parameter_norm=optax.tree.norm(trained))
+        return state.replace(step=state.step + 1, params=join_parameters(trained, fixed), batch_stats=batch_stats,
                              opt_state=opt_state), metrics
 
     return train_step

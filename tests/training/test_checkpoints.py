@@ -13,7 +13,6 @@ from pcamjax.errors import InputError
 from pcamjax.models.variables import variable_shapes
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.parallel import replicate
-from pcamjax.training.step import initial_state
 
 OPTIMIZER = optax.adam(1e-3)
 
@@ -21,7 +20,7 @@ OPTIMIZER = optax.adam(1e-3)
 @pytest.fixture(scope="module")
 def state():
     tiny.register()
-    return initial_state("tiny", OPTIMIZER, seed=3)
+    return tiny.started("tiny", OPTIMIZER, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_a_checkpoint_of_another_network_or_optimizer_is_refused(saved, state):
         checkpoints.restore_variables("last", other)
     checkpoints.close()
     with pytest.raises(InputError, match="last/7: not a whole checkpoint of this network and optimizer"):
-        restored(saved, initial_state("tiny", optax.sgd(1e-3, momentum=0.9), seed=3))
+        restored(saved, tiny.started("tiny", optax.sgd(1e-3, momentum=0.9), seed=3))
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: writing")])

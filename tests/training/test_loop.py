@@ -11,11 +11,12 @@ import pytest
 import tiny
 
 from pcamjax.errors import InputError
+from pcamjax.models.variables import initial_variables
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.loop import fit
-from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.phases import make_phases
 from pcamjax.training.run import RunFolder
-from pcamjax.training.step import initial_state
+from pcamjax.training.step import initial_state, start_phase
 
 TIMES = ("seconds", "valid_seconds", "images_per_second")
 
@@ -26,7 +27,9 @@ def epochs(folder: Path) -> list[dict]:
 
 
 def final_state(folder: Path, config):
-    like = initial_state("tiny", make_optimizer(config.optimizer.to_dict(), 18), config.seed)
+    phase = make_phases(config.to_dict(), 6)[-1]
+    state = initial_state(initial_variables("tiny", config.seed), config.seed)
+    like = start_phase(state, phase.optimizer, phase.frozen)
     checkpoints = Checkpoints(folder / "checkpoints")
     state, progress = checkpoints.restore("last", like)
     checkpoints.close()
@@ -86,6 +89,55 @@ def test_killed_in_mid_epoch_and_resumed_a_run_ends_with_the_same_bits(finished,
     assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
 
 
+@pytest.mark.parametrize("stop", [4, 6])
+def test_stopped_in_the_first_phase_or_at_its_end_a_run_ends_with_the_same_bits(finished, noise, tmp_path, monkeypatch,
+                                                                                stop):
+    folder, _ = finished
+    config = tiny.config(noise.path)
+    save = Checkpoints.save
+
+    def save_and_stop(checkpoints, kind, state, progress):
+        save(checkpoints, kind, state, progress)
+        if kind == "last" and int(state.step) == stop:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoints, "save", save_and_stop)
+        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step("last") == stop
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert epochs(tmp_path / "run") == epochs(folder.path)
+    assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_each_phase_trains_its_own_layers_and_no_other(finished, noise):
+    """After the whole run the frozen layers are as drawn; after the first phase all of the backbone is."""
+    folder, record = finished
+    config = tiny.config(noise.path)
+    drawn, ended = initial_variables("tiny", config.seed), final_state(folder.path, config).variables
+    same = {(collection, part, name): all(np.array_equal(a, b) for a, b in zip(
+                jax.tree.leaves(layer), jax.tree.leaves(ended[collection][part][name]), strict=True))
+            for collection, parts in drawn.items() for part, layers in parts.items() for name, layer in layers.items()}
+    assert {key for key, equal in same.items() if equal} == {
+        *(("params", "backbone", name) for name in ("block1_conv1", "block1_bn1", "block1_conv2", "block1_bn2")),
+        *(("batch_stats", "backbone", name) for name in ("block1_bn1", "block1_bn2"))}
+    assert [phase["name"] for phase in record["phases"]] == ["head", "network"]
+    head, network = (phase["trainable"] for phase in record["phases"])
+    assert head == sum(x.size for x in jax.tree.leaves(drawn["params"]["classifier"])) < network
+    assert [line["phase"] for line in epochs(folder.path)] == [1, 2, 2]
+    assert [line["learning_rate"] for line in epochs(folder.path)][0] == pytest.approx(1e-3)
+
+
+def test_the_backbone_rests_while_the_classifier_is_trained(noise, tmp_path):
+    config = tiny.config(noise.path, **{"head.epochs": 1, "epochs": 1, "model.frozen": "backbone"})
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    drawn, ended = initial_variables("tiny", config.seed), final_state(tmp_path / "run", config).variables
+    assert_equal_to_the_bit(ended["params"]["backbone"], drawn["params"]["backbone"])
+    assert_equal_to_the_bit(ended["batch_stats"], drawn["batch_stats"])
+    assert not np.array_equal(ended["params"]["classifier"]["hidden"]["logits"]["kernel"],
+                              drawn["params"]["classifier"]["hidden"]["logits"]["kernel"])
+
+
 def test_another_configuration_is_refused_and_nothing_is_touched(finished, noise):
     folder, _ = finished
     before = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
@@ -102,7 +154,8 @@ def test_nan_stops_the_run_and_names_the_step(noise, tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [
     ("epochs", 0), ("batch_size", 0), ("eval_batch_size", 0), ("checkpoint_every", 0), ("seed", -1),
-    ("early_stopping", -1), ("best_metric", "valid_aoc"), ("parallel.devices", -1)])
+    ("early_stopping", -1), ("head.epochs", -1), ("model.frozen", "block9"), ("model.weights", "missing.h5"),
+    ("best_metric", "valid_aoc"), ("parallel.devices", -1)])
 def test_a_setting_that_could_only_fail_later_is_refused_before_the_folder_is_taken(noise, tmp_path, key, value):
     with pytest.raises(InputError, match=key.split(".")[-1]):
         fit(tiny.config(noise.path, **{key: value}), noise, tiny.split(noise), RunFolder(tmp_path / "run"))

@@ -11,7 +11,7 @@ from pcamjax.data.batches import train_batches
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import choose_devices, replicate, spread
-from pcamjax.training.step import initial_state, make_train_step
+from pcamjax.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def three_steps(noise):
         devices = choose_devices(devices, config.batch_size)
         step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict()), devices, wrapper,
                       batch_output=False)
-        state = replicate(initial_state(model, optimizer, seed=1), devices)
+        state = replicate(tiny.started(model, optimizer, seed=1), devices)
         history = []
         for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
                                    last_step=steps):
@@ -49,7 +49,7 @@ def test_devices_and_wrappers_take_the_same_steps(three_steps, devices, wrapper)
 def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
     state, _ = three_steps(1, "shard_map")
     optimizer = make_optimizer(tiny.config(noise.path).optimizer.to_dict(), 6)
-    before = initial_state("tiny", optimizer, seed=1)
+    before = tiny.started("tiny", optimizer, seed=1)
     assert int(state.step) == 3
     for (path, old), new in zip(jax.tree.leaves_with_path(before.variables), jax.tree.leaves(state.variables),
                                 strict=True):

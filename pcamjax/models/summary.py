@@ -1,0 +1,53 @@
+"""A network layer by layer: what each puts out, reads and costs."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import PyTree
+
+from pcamjax.models.graph import Path, layer_graph
+
+
+class LayerSummary(NamedTuple):
+    """A row of the summary.
+
+    Attributes:
+      shape: of the output for one image, without the batch.
+      parameters: what can be trained.
+      statistics: the moving ones of BatchNorm, which cannot.
+      flops: two for each multiply-add of a convolution or dense layer in a forward pass of one image; the rest of a
+        network (normalisation, activations, pools) is left out, as is usual.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    statistics: int
+    flops: int
+    reads: tuple[str, ...]
+
+
+def summarise(network: nn.Module, size: int = 96) -> list[LayerSummary]:
+    """The layers of a network in the order of their calls, for images of `size`x`size` pixels."""
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))
+    rows = []
+    for path, layer in layer_graph(network, size).items():
+        params, statistics = (_below(variables.get(collection, {}), path) for collection in ("params", "batch_stats"))
+        kernels = sum(x.size for name, x in params.items() if name.endswith("kernel"))
+        positions = layer.shape[1] * layer.shape[2] if len(layer.shape) == 4 else 1
+        rows.append(LayerSummary(layer.name, layer.kind, layer.shape[1:], _size(params), _size(statistics),
+                                 2 * kernels * positions, tuple(source[-1] for source in layer.inputs)))
+    return rows
+
+
+def _size(tree: PyTree) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def _below(tree: PyTree, path: Path) -> PyTree:
+    for name in path:
+        tree = tree.get(name, {})
+    return tree
