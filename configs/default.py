@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         "rotation": 90.0,  # degrees either way
         "zoom": 0.2,  # scale 1 - zoom to 1 + zoom
         "shift": 4.0,  # pixels either way; the borders are reflected
+        "stain": 0.0,  # fraction by which the amounts of haematoxylin and eosin vary; the thesis has none
     }
     config.batch_size = 32
     config.eval_batch_size = 256

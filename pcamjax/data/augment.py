@@ -1,4 +1,4 @@
-"""Random augmentation on the device: exact symmetries of the square, or one bilinear warp."""
+"""Random augmentation on the device: exact symmetries of the square, or one bilinear warp; the stain's variation."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
+from pcamjax.data.stain import vary_stain
 from pcamjax.errors import InputError
 
-OFF = {"symmetries": False, "flips": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.0}
+OFF = {"symmetries": False, "flips": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.0, "stain": 0.0}
 
 
 def augment(images: UInt8[Array, "b h w 3"], keys: Key[Array, " b"],
@@ -24,6 +25,7 @@ def augment(images: UInt8[Array, "b h w 3"], keys: Key[Array, " b"],
       rotation: degrees; the angle is uniform in +-rotation
       zoom: fraction; the magnification is uniform in 1 +- zoom, the aspect is kept
       shift: pixels; uniform in +-shift along each axis
+      stain: fraction by which amounts of the stains vary, see `vary_stain`
     With rotation, zoom and shift all zero nothing is interpolated. Otherwise there is one bilinear warp about
     the centre, with borders mirrored as d c b a | a b c d | d c b a ("reflect" in SciPy and Keras).
 
@@ -42,8 +44,13 @@ def augment(images: UInt8[Array, "b h w 3"], keys: Key[Array, " b"],
     count = 8 if config["symmetries"] else 4 if config["flips"] else 1
     symmetry = (draws[:, 0] * count).astype(jnp.int32)
     if config["rotation"] or config["zoom"] or config["shift"]:
-        return warp(images, _matrices(symmetry, draws[:, 1:], size, config), _reach(size, config))
-    return _turned(images, symmetry, count).astype(jnp.float32)
+        images = warp(images, _matrices(symmetry, draws[:, 1:], size, config), _reach(size, config))
+    else:
+        images = _turned(images, symmetry, count).astype(jnp.float32)
+    if config["stain"]:
+        amounts = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (6,)))(keys)
+        images = vary_stain(images, amounts, config["stain"])
+    return images
 
 
 def warp(images: UInt8[Array, "b h w 3"], matrices: Float[Array, "b 2 3"], reach: float
@@ -126,7 +133,7 @@ def _checked(config: Mapping[str, Any] | ConfigDict, size: tuple[int, int]) -> d
     for name in given.keys() - OFF.keys():
         raise InputError(f"augmentation option {name!r} is not known; known are {', '.join(OFF)}")
     config = OFF | given
-    for name, limit in (("rotation", 180), ("zoom", 0.9), ("shift", min(size) / 3)):
+    for name, limit in (("rotation", 180), ("zoom", 0.9), ("shift", min(size) / 3), ("stain", 0.9)):
         if not (isinstance(config[name], int | float) and 0 <= config[name] <= limit):
             raise InputError(f"augmentation {name} = {config[name]!r}: expected a number from 0 to {limit:g}")
     shape = f"{size[0]}x{size[1]}"

@@ -27,7 +27,7 @@ from jaxtyping import Int8, Integer, UInt8
 from tqdm import tqdm
 
 from pcamjax.errors import InputError
-from pcamjax.files import read_json, sha256_file
+from pcamjax.files import read_json, require_space, sha256_file
 
 IMAGE_SHAPE = (96, 96, 3)
 BATCH = 1024
@@ -149,14 +149,6 @@ def refuse_existing(path: Path) -> None:
     """Raises InputError if there is anything at `path`."""
     if os.path.lexists(path):
         raise InputError(f"{path}: exists already; choose another output or remove it first")
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raises InputError unless the disk of `folder` has `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; free space or "
-                         "choose another disk")
 
 
 def _write_arrays(source: Source, count: int, folder: Path) -> None:

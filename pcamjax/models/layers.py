@@ -74,7 +74,7 @@ class SeparableConv(nn.Module):
         return convolve(convolve_depthwise(x, depthwise, padding="SAME"), pointwise, padding="SAME")
 
 
-def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: type = float) -> Array:
     """Glorot's uniform draw with the fans that Keras counts for a kernel (h,w,C,1): h*w*C in, h*w out."""
     height, width, _, channels = shape
     limit = (6 / (height * width * (channels + 1))) ** 0.5

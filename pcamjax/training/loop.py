@@ -19,6 +19,7 @@ from pcamjax.data.batches import Batch, steps_per_epoch, train_batches
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
+from pcamjax.files import sha256_file
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.training.checkpoints import Checkpoints
@@ -29,7 +30,7 @@ from pcamjax.training.parallel import choose_devices, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
 from pcamjax.training.run import RunFolder, data_identity
 from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step, start_phase
-from pcamjax.weights import load
+from pcamjax.weights import find_weights, load_weights
 
 BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
 
@@ -86,11 +87,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         done = checkpoints.latest_step("last")
         # Before the folder is taken: the file of weights may not be there, or be another network's.
-        state = _first_state(config) if done is None else None
+        begun = _begin(config) if done is None else None
         folder.claim(config, data_identity(patches, split))
-        progress = {"epochs": [], "sums": dataclasses.asdict(EpochSums())}
-        if done is not None:
-            state, progress = _restore(config, checkpoints, phases, devices)
+        state, progress = begun or _restore(config, checkpoints, phases, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
               f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
@@ -127,9 +126,15 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     return record
 
 
-def _first_state(config: ConfigDict) -> TrainState:
-    _, variables = load(config.model.name, config.model.weights or None, seed=config.seed)
-    return initial_state(variables, config.seed)
+def _begin(config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
+    """State and progress before the first step, and in the progress where the weights are from."""
+    variables, source = initial_variables(config.model.name, config.seed), None
+    if config.model.weights:
+        file = find_weights(config.model.name, config.model.weights)
+        variables, classifier = load_weights(file, config.model.name, variables)
+        source = {"file": file.name, "sha256": sha256_file(file), "classifier": classifier}
+    progress = {"epochs": [], "sums": dataclasses.asdict(EpochSums()), "weights": source}
+    return initial_state(variables, config.seed), progress
 
 
 def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase], devices: list[jax.Device]
@@ -213,7 +218,7 @@ def _record(config: ConfigDict, state: TrainState, progress: dict[str, Any], spl
             "phases": [{"name": phase.name, "trainable": size, "steps": phase.last_step - phase.first_step,
                         "seconds": sum(epoch["seconds"] for epoch in epochs if epoch["phase"] == index)}
                        for index, (phase, size) in enumerate(zip(phases, trained, strict=True), start=1)],
-            "steps": int(state.step), "epochs": len(epochs),
+            "weights": progress["weights"], "steps": int(state.step), "epochs": len(epochs),
             "ended": "finished" if int(state.step) == phases[-1].last_step else "stopped early",
             "train_seconds": seconds,
             "valid_seconds": sum(epoch["valid_seconds"] for epoch in epochs), "images_per_second": images / seconds,

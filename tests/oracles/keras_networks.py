@@ -21,13 +21,15 @@ ROLES = {"gamma": ("params", "scale"), "beta": ("params", "bias"),
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
     """Keras and JAX compute in `dtype`, "float32" or "float64"."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
+    before = keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    keras.utils.clear_session()  # it would go on with the old one
     try:
         with jax.enable_x64(dtype == "float64"):
             yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_floatx(before)
+        keras.utils.clear_session()
 
 
 def keras_base(name: str, size: int, **options: Any) -> keras.Model:
