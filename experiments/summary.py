@@ -1,17 +1,22 @@
-"""Print a network layer by layer: outputs, parameters, FLOPs, and what is frozen."""
+"""Print a network layer by layer: outputs, parameters, FLOPs, and what is frozen; or all networks in one table."""
 
 from absl import flags
 
 from experiments import launch
 from pcamjax.errors import InputError
 from pcamjax.models import frozen_layers, model_spec
-from pcamjax.models.summary import summarise
+from pcamjax.models.summary import network_table, summarise
 
 SIZE = flags.DEFINE_integer("size", 96, "Height and width of the images.", lower_bound=1)
 IMAGENET = flags.DEFINE_bool("imagenet", False, "With ImageNet's classifier of 1000 classes instead of the thesis'.")
 
+TABLE = flags.DEFINE_bool("table", False, "All networks as the Markdown table of docs/networks.md.")
+
 
 def run() -> None:
+    if TABLE.value:
+        print(network_table())
+        return
     config = launch.new_config()
     spec, frozen = model_spec(config.model.name), frozen_layers(config.model.name, config.model.frozen)
     if IMAGENET.value and not spec.weights:

@@ -7,7 +7,8 @@ import importlib
 
 __version__ = "0.1.0"
 
-_NAMES = {"create": "pcamjax.models", "load": "pcamjax.weights", "MODELS": "pcamjax.models", "InputError": "pcamjax.errors",
+_NAMES = {"create": "pcamjax.models", "MODELS": "pcamjax.models", "load": "pcamjax.weights",
+          "export_keras": "pcamjax.weights", "InputError": "pcamjax.errors",
           "Patches": "pcamjax.data.store", "make_split": "pcamjax.data.splits", "load_run": "pcamjax.inference.predict",
           "predict": "pcamjax.inference.predict", "Predictions": "pcamjax.inference.predictions",
           "evaluate": "pcamjax.evaluation.metrics", "grad_cam": "pcamjax.explain.gradcam",

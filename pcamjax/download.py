@@ -32,10 +32,13 @@ def download(url: str, path: Path, md5: str | None, *, largest: int, by_hand: st
         a full disk.
     """
     partial = path.with_name(f".{path.name}.{md5}.part" if md5 else f".{path.name}.part")
-    known_hash = f"md5:{md5}" if md5 else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=_Resume(partial, largest, check))
+        fetch = _Resume(partial, largest, check)
+        if md5:
+            pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=fetch)
+        elif not path.is_file():
+            fetch(url, path)
     except _NetworkError as error:
         raise InputError(f"{url}: {error}; run the same command again to go on, or {by_hand}") from None
     except OSError as error:
@@ -70,7 +73,7 @@ class _Resume:
     def __init__(self, partial: Path, largest: int, check: Callable[[Path], object]):
         self.partial, self.largest, self.check = partial, largest, check
 
-    def __call__(self, url: str, output_file: Any, _: Any) -> None:
+    def __call__(self, url: str, output_file: Any, _: Any = None) -> None:
         """Fetches `url` into `output_file`, again and again for as long as each attempt brings new bytes."""
         while True:
             before = self._size()

@@ -26,11 +26,12 @@ KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published file of weights: its address, and the MD5 that its publisher gives (None where he gives none)."""
+    """A published file of weights: its address, the MD5 that its publisher gives (None where he gives none), and the
+    licence that Keras' documentation names for it."""
 
     url: str
     md5: str | None
-    licence: str = "Apache-2.0"
+    licence: str
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ def standardised(pixels: Images) -> Images:
     return (pixels / 255 - mean) / deviation
 
 
-def _files(folder: str, stem: str, md5: str, md5_top: str, licence: str = "Apache-2.0") -> dict[str, WeightsFile]:
+def _files(folder: str, stem: str, md5: str, md5_top: str, licence: str) -> dict[str, WeightsFile]:
     """The two files of a family, without and with ImageNet's classifier, at their usual names."""
     start = f"{KERAS}/{folder}/{stem}_weights_tf_dim_ordering_tf_kernels"
     return {"imagenet": WeightsFile(f"{start}_notop.h5", md5, licence),
@@ -99,8 +100,8 @@ def _mobilenet_files(alpha: str) -> dict[str, WeightsFile]:
     files = {}
     for size in (224, 192, 160, 128):
         start, suffix = f"{KERAS}/mobilenet/mobilenet_{alpha}_{size}_tf", "" if size == 224 else f"_{size}"
-        files |= {f"imagenet{suffix}": WeightsFile(f"{start}_no_top.h5", None),
-                  f"imagenet_top{suffix}": WeightsFile(f"{start}.h5", None)}
+        files |= {f"imagenet{suffix}": WeightsFile(f"{start}_no_top.h5", None, "Apache-2.0"),
+                  f"imagenet_top{suffix}": WeightsFile(f"{start}.h5", None, "Apache-2.0")}
     return files
 
 
@@ -116,21 +117,23 @@ MODELS: dict[str, ModelSpec] = {
     "vgg19": ModelSpec(
         vgg19, caffe, "sigmoid", "block5_conv4", (25_269_826, 25_009_666), ("block2_conv2",),
         _files("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6", "cbe5617147190e668d6c5d5026f83318",
-               "CC-BY-4.0 (VGG, Oxford)"), 224),
+               "CC BY (VGG, Oxford)"), 224),
     "inception_v3": ModelSpec(
         inception_v3, symmetric_range, "softmax", "mixed7", (24_426_786, 18_839_938), ("activation_55", "conv2d_51"),
         _files("inception_v3", "inception_v3", "bcbd6486424b2319ff4ef7d526e38f63",
-               "9a0d58056eeedaa3f26cb7ebd46da564"), 299),
+               "9a0d58056eeedaa3f26cb7ebd46da564", "Apache-2.0"), 299),
     "resnet50": ModelSpec(
         resnet50, caffe, "softmax", "conv5_block3_out", (26_211_714, 22_074_882), ("conv4_block2_out",),
-        _files("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626", "2cb95161c43110f7111970584f804107"), 224),
+        _files("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626", "2cb95161c43110f7111970584f804107",
+               "MIT (K. He)"), 224),
     "xception": ModelSpec(
         xception, symmetric_range, "softmax", "block14_sepconv2_act", (23_485_482, 15_868_290), ("add_6",),
-        _files("xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", "0a58e3b7378bc2990ea3b43d5981f1f6"), 299),
+        _files("xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", "0a58e3b7378bc2990ea3b43d5981f1f6", "MIT"),
+        299),
     "densenet201": ModelSpec(
         densenet201, standardised, "softmax", "relu", (20_814_914, 9_475_330), ("pool4_pool",),
-        _files("densenet", "densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1", "1ceb130c1ea1b78c3bf6114dbdfd8807"),
-        224),
+        _files("densenet", "densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1", "1ceb130c1ea1b78c3bf6114dbdfd8807",
+               "BSD-3-Clause (Z. Liu)"), 224),
     "mobilenet": _mobilenet(1.0, "1_0", (4_804_290, 4_513_282)),
     "mobilenet_075": _mobilenet(0.75, "7_5", (3_146_258, 2_976_002)),
     "mobilenet_050": _mobilenet(0.5, "5_0", (1_880_674, 1_799_170)),
@@ -156,8 +159,8 @@ def frozen_layers(name: str, frozen: str = "thesis") -> frozenset[str]:
     if frozen == "backbone":
         return frozenset(names)
     if unknown := set(through) - names:
-        raise InputError(f"model.frozen: {name} has no layer {min(unknown)!r}; choose none, thesis, backbone or some of "
-                         f"the layers that python -m experiments.summary --config.model.name={name} lists")
+        raise InputError(f"model.frozen: {name} has no layer {min(unknown)!r}; choose none, thesis, backbone or layers "
+                         f"that python -m experiments.summary --config.model.name={name} lists")
     return upstream(graph, through)
 
 

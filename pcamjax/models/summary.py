@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import PyTree
 
+from pcamjax.models import MODELS
 from pcamjax.models.graph import Path, layer_graph
 
 
@@ -41,6 +42,25 @@ def summarise(network: nn.Module, size: int = 96) -> list[LayerSummary]:
         rows.append(LayerSummary(layer.name, layer.kind, layer.shape[1:], _size(params), _size(statistics),
                                  2 * kernels * positions, tuple(source[-1] for source in layer.inputs)))
     return rows
+
+
+def network_table() -> str:
+    """All networks, and the published weights without and with ImageNet's classifier, as two Markdown tables."""
+    rows = ["| network | parameters | trained | GFLOPs at 96 | at 224 | preprocessing | CAM layer | frozen through |",
+            "|---|---|---|---|---|---|---|---|"]
+    for name, spec in MODELS.items():
+        flops = [sum(layer.flops for layer in summarise(spec.build(), size)) / 1e9 for size in (96, 224)]
+        total, trained = spec.parameters
+        rows.append(f"| `{name}` | {total:,} | {trained:,} | {flops[0]:.2f} | {flops[1]:.2f} "
+                    f"| `{spec.preprocess.__name__}` | `{spec.cam_layer}` "
+                    f"| {', '.join(f'`{layer}`' for layer in spec.frozen_through) or '-'} |")
+    rows += ["", "| network | weights | file | MD5 | licence |", "|---|---|---|---|---|"]
+    for name, spec in MODELS.items():
+        for which in ("imagenet", "imagenet_top") if spec.weights else ():
+            file = spec.weights[which]
+            rows.append(f"| `{name}` | `{which}` | [{file.name}]({file.url}) | {file.md5 or 'none published'} "
+                        f"| {file.licence} |")
+    return "\n".join(rows)
 
 
 def _size(tree: PyTree) -> int:

@@ -161,7 +161,7 @@ def _depthwise_backward(strides, padding, residuals, gradient):
             return [total + tap * slope for total, tap in zip(sums, taps, strict=True)]
 
         # By the kernel: the images are added up first, for XLA sums over the positions of a batch one by one.
-        zeros = [jnp.zeros((1, *gradient.shape[1:]), gradient.dtype)] * (size[0] * size[1])
+        zeros = [jnp.zeros_like(gradient[:1])] * (size[0] * size[1])
         sums = lax.fori_loop(0, len(x), add_image, zeros)
         by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
         # By the input: the gradient spread out by the strides, with the kernel turned round.

@@ -36,7 +36,8 @@ _STYLE = {
 def learning_curves(history: dict[str, Float[np.ndarray, " epochs"]]) -> Figure:
     """Loss, accuracy and AUC after each epoch, of training and validation.
 
-    `history` has "epoch" and any of "{train,valid}_{loss,accuracy,auc}"; a NaN leaves a gap.
+    `history` has "epoch" and any of "{train,valid}_{loss,accuracy,auc}"; a NaN leaves a gap. A dotted line stands where
+    its "phase" changes.
 
     Raises:
       ValueError: there is no curve to draw.
@@ -52,6 +53,8 @@ def learning_curves(history: dict[str, Float[np.ndarray, " epochs"]]) -> Figure:
             if values is not None and np.isfinite(values).any():
                 axes.plot(history["epoch"], values, dashes, color=colour, label=part, marker=marker,
                           markersize=size, markerfacecolor=fill)
+        for first in np.flatnonzero(np.diff(history.get("phase", [])) != 0) + 1:
+            axes.axvline(history["epoch"][first] - 0.5, color="#777777", linestyle=":")
         axes.set(xlabel="epoch", title="AUC" if name == "auc" else name)
         if name != "loss":  # a fraction: room above 1 would promise what there is not
             axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))

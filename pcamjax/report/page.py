@@ -161,7 +161,13 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         sizes = [f"{split[part]:,} {part}" for part in ("train", "valid", "test") if part in split]
         yield "patches", ", ".join(sizes)
     if record:
+        if weights := record.get("weights"):
+            yield "weights at the start", (f"{weights['file']}, SHA-256 {weights['sha256']}, classifier "
+                                           f"{weights['classifier']}")
         yield "training", f"epochs: {record['epochs']:,}, steps: {record['steps']:,}; {record['ended']}"
+        for phase in record.get("phases", []) if len(record.get("phases", [])) > 1 else []:
+            yield f"phase {phase['name']}", (f"{phase['steps']:,} steps, {phase['trainable']:,} parameters trained, "
+                                             f"{phase['seconds'] / 60:,.1f} minutes")
         minutes, speed = record["train_seconds"] / 60, record["images_per_second"]
         yield "time", f"{minutes:,.1f} minutes, {speed:,.0f} images/s"
     elif history:

@@ -5,18 +5,23 @@ import os
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from itertools import zip_longest
 from math import prod
 from typing import NamedTuple
 
+import h5py
+import jax
 import numpy as np
 from jaxtyping import Float32
 
 from pcamjax.errors import InputError
 from pcamjax.models import MODELS, model_spec
+from pcamjax.models.variables import variable_shapes
 from pcamjax.weights.hdf5 import StoredLayer, StoredTensor, open_hdf5, read_layers
-from pcamjax.weights.names import IMAGENET, canonical, names_another, same_layer, same_role
+from pcamjax.weights.names import AUTOMATIC, IMAGENET, canonical, names_another, same_layer, same_role
 from pcamjax.weights.tensors import KerasLayer, Path, Tensor, swap_axes, with_tensors
 
 OLD_RESNET50 = {"a268eb855778b3df3c7506639542a6af", "a7b3fe01876f51b976af0dea6bc144eb"}  # without and with classifier
@@ -116,7 +121,8 @@ def _check_names(stored: Sequence[StoredLayer], expected: Sequence[KerasLayer]) 
         automatic = f"dense_{dense}" if layer.kind == "Dense" else own
         dense += layer.kind == "Dense"
         if found.name and name != automatic and not same_layer(name, own, ours):
-            raise InputError(f"{found} stands where {layer.name!r} is expected")
+            counted = f", as {name} counted from 0," if AUTOMATIC.fullmatch(found.name) else ""
+            raise InputError(f"{found}{counted} stands where {layer.name!r} is expected")
         for data, tensor in zip(found.tensors, layer.tensors, strict=False):
             elsewhere = found.name and data.scope and names_another(data.scope, found.name.replace("/", "_"), named)
             if elsewhere or (data.role and not same_role(data.role, tensor.role)):
@@ -128,8 +134,8 @@ def _check_tensor(found: StoredTensor, name: str, shape: tuple[int, ...]) -> Non
     data = found.data
     if found.shape != shape:
         raise InputError(f"{found.name} has the shape {list(found.shape)}, {name} is expected with {list(shape)}")
-    if data.dtype.kind != "f":
-        raise InputError(f"{found.name} is {data.dtype}, expected floating point numbers")
+    if data.id.get_type().get_class() != h5py.h5t.FLOAT:
+        raise InputError(f"{found.name} does not hold floating point numbers")
     if data.is_virtual or data.external or any(np.greater(data.chunks or 0, shape or 0)):
         raise InputError(f"{found.name} is not stored as plain values inside this file")
 
@@ -148,13 +154,19 @@ def _advice(stored: Sequence[StoredLayer], md5: str, model_name: str) -> str:
         file = MODELS["resnet50"].weights["imagenet"]
         return ("these are ResNet50's old weights (layers res2a_branch2a and so on, another order and epsilon); get "
                 f"the current file of that name, with the MD5 {file.md5}, from {file.url}")
-    shapes = [tensor.shape for layer in stored for tensor in layer.tensors]
-    for other in (model_name, *MODELS) if shapes else ():
-        backbone = [tensor.shape for layer in with_tensors(other) if layer.in_backbone for tensor in layer.tensors]
-        if shapes[:len(backbone)] != backbone:
+    sizes = Counter(prod(tensor.shape) for layer in stored for tensor in layer.tensors)
+    for other in (model_name, *MODELS) if stored else ():
+        if not _backbone_sizes(other) <= sizes:
             continue
         if other != model_name:
             return f"its tensors are those of {other}, load them as that"
         ours = ", ".join(layer.name for layer in with_tensors(other) if not layer.in_backbone)
         return f"restore the file, or save {other} with Keras again, by itself or with the classifier {ours}"
     return f"restore the file, or save {model_name} with Keras again"
+
+
+@cache
+def _backbone_sizes(model_name: str) -> Counter[int]:
+    """How many tensors of which size there are; this takes less time than their order."""
+    return Counter(leaf.size for part in variable_shapes(model_name).values()
+                   for leaf in jax.tree.leaves(part.get("backbone")))

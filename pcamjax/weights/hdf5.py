@@ -15,11 +15,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import h5py
 import numpy as np
 
 from pcamjax.errors import InputError
+from pcamjax.models.layers import numbered
 from pcamjax.weights.names import canonical, split_name
 from pcamjax.weights.tensors import KerasLayer
 
@@ -124,7 +126,7 @@ def _named_layers(group: h5py.Group, objects: dict[str, h5py.HLObject], expected
         if tensors:
             layers += _unnested(StoredLayer(name, tuple(tensors)), expected)
     if datasets:
-        raise InputError(f"{min(datasets)} is there, but belongs to no layer")
+        raise InputError(f"{min(datasets)!r} is there, but belongs to no layer")
     return layers
 
 
@@ -155,7 +157,7 @@ def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[Keras
         start = LAYERS.match(path)
         match = start and NUMBERED.fullmatch(path, start.end())
         if not match:
-            raise InputError(f"{path} is there, but belongs to no layer")
+            raise InputError(f"{path!r} is there, but belongs to no layer")
         key, index = (match["stem"], int(match["number"] or 0)), int(match["index"])
         if index in found.setdefault(key, {}):
             raise InputError(f"{path} and {found[key][index].name} are both there")
@@ -164,20 +166,18 @@ def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[Keras
         names[key] = name if isinstance(name, str) else None
     if not found:
         raise InputError("no layers inside, neither by name nor by number")
-    for tensors in found.values():
-        if sorted(tensors) != list(range(len(tensors))):
-            raise InputError(f"{min(tensors.values(), key=lambda t: t.name).name}: tensors before it are missing")
+    for (stem, number), tensors in found.items():
+        if max(tensors) >= len(tensors):
+            raise InputError(f"layers/{numbered(stem, number)} has the tensor {max(tensors)}, but not all before it")
+        if number and (stem, number - 1) not in found:
+            raise InputError(f"layers/{numbered(stem, number)} is there, but not layers/{numbered(stem, number - 1)}")
     made: Counter[str] = Counter()
-    order = []
+    order: dict[tuple[str, int], None] = {}
     for layer in expected:
-        key = (layer.stem, made[layer.stem])
+        order[layer.stem, made[layer.stem]] = None
         made[layer.stem] += 1
-        if key in found:
-            order.append(key)
-        elif layer.in_backbone:
-            raise InputError(f"layers/{key[0]}{f'_{key[1]}' if key[1] else ''} is missing, which {layer.name!r} is")
-    order += sorted(set(found) - set(order))
-    return [StoredLayer(names[key], tuple(found[key][i] for i in sorted(found[key]))) for key in order]
+    keys = [key for key in order if key in found] + sorted(found.keys() - order.keys())
+    return [StoredLayer(names[key], tuple(found[key][i] for i in sorted(found[key]))) for key in keys]
 
 
 def _tensor(name: str, data: h5py.Dataset) -> StoredTensor:
@@ -189,10 +189,12 @@ def _names(node: h5py.Group, attribute: str) -> list[str]:
     parts = itertools.takewhile(node.attrs.__contains__, (f"{attribute}{i}" for i in itertools.count()))
     names: list[str] = []
     for key in [attribute] if attribute in node.attrs else parts:
-        if np.prod(node.attrs.get_id(key).shape, dtype=float) > MOST_OBJECTS:
-            raise InputError(f"more than {MOST_OBJECTS} names in {key}")
-        values = np.ravel(node.attrs[key]).tolist()
-        names += [value.decode() if isinstance(value, bytes) else value for value in values]
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"{attribute} of {node.name} are no names")
+        stored = node.attrs.get_id(key)
+        if 0 in stored.shape:
+            continue
+        if stored.get_type().get_class() != h5py.h5t.STRING or prod(stored.shape) > MOST_OBJECTS:
+            raise InputError(f"{key} of {node.name!r} is no list of names")
+        names += [name.decode() if isinstance(name, bytes) else name for name in np.ravel(node.attrs[key]).tolist()]
+    if not all(name.isprintable() for name in names):
+        raise InputError(f"{attribute} of {node.name!r} has names that are not printable")
     return names

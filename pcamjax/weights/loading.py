@@ -13,6 +13,7 @@ from pcamjax.models import model_spec
 from pcamjax.models.network import Network
 from pcamjax.models.variables import initial_variables
 from pcamjax.weights.conversion import read_tensors
+from pcamjax.weights.published import fetch_weights
 
 
 class Loaded(NamedTuple):
@@ -50,10 +51,15 @@ def load(name: str, weights: str | os.PathLike | None = "imagenet", *, imagenet:
 def find_weights(model_name: str, weights: str | os.PathLike, *, imagenet: bool = False) -> Path:
     """The file that `weights` stands for: a published one by its name, downloaded if need be, or one by its path.
 
+    With `imagenet` the published file with the classifier is taken, so that "imagenet" is the same as "imagenet_top".
+
     Raises:
       InputError: it is neither; or the download fails.
     """
     published = model_spec(model_name).weights
+    which = str(weights).replace("imagenet", "imagenet_top", 1) if imagenet and "top" not in str(weights) else weights
+    if which in published:
+        return fetch_weights(model_name, str(which))
     if Path(weights).is_file():
         return Path(weights)
     there_is = f"{', '.join(published)}, " if published else ""

@@ -18,7 +18,7 @@ CONFIG = """import tiny
 
 def get_config():
     tiny.register()
-    return tiny.config("", epochs=2)
+    return tiny.config("", epochs=1)
 """
 
 

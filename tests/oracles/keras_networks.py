@@ -1,4 +1,4 @@
-"""Keras' own six networks under the thesis' classifier, drawn at random, and their variables in our order."""
+"""Keras' own six networks, under the thesis' or ImageNet's classifier, drawn at random; their variables as ours."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,11 +9,9 @@ import keras
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-# The classes of keras.applications, and the modules that hold their `preprocess_input`.
-FAMILIES = {"vgg19": ("VGG19", "vgg19"), "inception_v3": ("InceptionV3", "inception_v3"),
-            "resnet50": ("ResNet50", "resnet50"), "xception": ("Xception", "xception"),
-            "densenet201": ("DenseNet201", "densenet"), "mobilenet": ("MobileNet", "mobilenet")}
-HEAD = ("dense1", "dense2", "logits")
+# Classes of keras.applications.
+CLASSES = {"vgg19": "VGG19", "inception_v3": "InceptionV3", "resnet50": "ResNet50", "xception": "Xception",
+           "densenet201": "DenseNet201", "mobilenet": "MobileNet"}
 ROLES = {"gamma": ("params", "scale"), "beta": ("params", "bias"),
          "moving_mean": ("batch_stats", "mean"), "moving_variance": ("batch_stats", "var")}
 
@@ -32,25 +30,31 @@ def precision(dtype: str) -> Iterator[None]:
         keras.utils.clear_session()
 
 
-def keras_base(name: str, size: int, **options: Any) -> keras.Model:
-    """Keras' network without its classifier for images of `size`, its layers numbered from the start."""
+def keras_network(name: str, size: int, **options: Any) -> keras.Model:
+    """Keras' network for images of `size`, by default without a classifier, its layers numbered from the start."""
     keras.utils.clear_session()
-    build = getattr(keras.applications, FAMILIES[name][0])
-    return build(**{"weights": None, "include_top": False, "input_shape": (size, size, 3)} | options)
+    family, _, alpha = name.partition("_0")  # mobilenet_025, but inception_v3
+    if alpha:
+        name, options = family, options | {"alpha": int(alpha) / 100}
+    options = {"weights": None, "include_top": False, "input_shape": (size, size, 3)} | options
+    return getattr(keras.applications, CLASSES[name])(**options)
 
 
-def fine_tuned(base: keras.Model, flatten: bool) -> keras.Model:
+def fine_tuned(base: keras.Model) -> keras.Model:
     """The thesis' classifier on `base`, without dropout: the logits of an image."""
-    x = (keras.layers.Flatten() if flatten else keras.layers.GlobalAveragePooling2D())(base.output)
-    for name, units in zip(HEAD, (1024, 512, 2), strict=True):
-        x = keras.layers.Dense(units, None if name == "logits" else "relu", name=name)(x)
-    return keras.Model(base.input, x)
+    if base.name == "vgg19":
+        x = keras.layers.Flatten(name="flatten")(base.output)
+    else:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
+    for i, units in enumerate((1024, 512), start=1):
+        x = keras.layers.Dense(units, "relu", name=f"dense{i}")(x)
+    return keras.Model(base.input, keras.layers.Dense(2, name="logits")(x))
 
 
-def draw(model: keras.Model, images: np.ndarray, seed: int) -> keras.Model:
-    """Draws all variables; returns the model.
+def draw(model: keras.Model, images: np.ndarray, seed: int) -> None:
+    """Draws all variables of a model.
 
-    The moving statistics are drawn around the moments of these images at each layer, so that activations neither
+    The moving statistics are drawn around the moments that these images have at each layer, so that maps neither
     vanish nor grow through the depth, nor lose what tells places and images apart.
     """
     rng = np.random.default_rng(seed)
@@ -61,7 +65,7 @@ def draw(model: keras.Model, images: np.ndarray, seed: int) -> keras.Model:
         elif "kernel" in role:
             fan_in = np.prod(shape[:2] if _is_depthwise(variable) else shape[:-1])
             variable.assign(rng.normal(0, np.sqrt(2 / fan_in), shape))
-        else:
+        elif role in ("bias", "beta"):
             variable.assign(rng.normal(0, 0.1, shape))
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
@@ -73,22 +77,21 @@ def draw(model: keras.Model, images: np.ndarray, seed: int) -> keras.Model:
         layer.moving_mean.assign(mean + np.sqrt(variance) * rng.normal(0, 0.2, mean.shape))
         layer.moving_variance.assign((variance + 0.1) * rng.uniform(0.7, 2, variance.shape))
         layer.momentum = momentum
-    return model
-
-
-def _is_depthwise(variable: keras.Variable) -> bool:
-    return len(variable.shape) == 4 and variable.shape[-1] == 1
 
 
 def as_variables(model: keras.Model, value: Callable[[keras.Variable], Any] = np.asarray) -> dict[str, Any]:
-    """`value` of each of the model's variables where ours have it, depthwise kernels transposed as ours are."""
+    """`value` of each variable of a `fine_tuned` model where ours have it, depthwise kernels in our axes."""
     tree: dict[tuple[str, ...], Any] = {}
     for layer in model.layers:
         for variable in layer.weights:
             array = value(variable)
             collection, role = ROLES.get(variable.name, ("params", variable.name))
-            place = ("classifier", "hidden") if layer.name in HEAD else ("backbone",)
             if _is_depthwise(variable):
                 array, role = np.swapaxes(array, 2, 3), "depthwise_kernel"
+            place = ("classifier", "hidden") if isinstance(layer, keras.layers.Dense) else ("backbone",)
             tree[collection, *place, layer.name, role] = array
     return {"batch_stats": {}} | unflatten_dict(tree)
+
+
+def _is_depthwise(variable: keras.Variable) -> bool:
+    return len(variable.shape) == 4 and variable.shape[-1] == 1

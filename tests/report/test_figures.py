@@ -124,3 +124,9 @@ def test_save(tmp_path):
     assert (tmp_path / "new" / "grid.png").read_bytes() == png
     assert Image.open(io.BytesIO(png)).size == (1320, 190)
     assert figures.save(figures.patch_grid(IMAGES, LABELS), tmp_path / "again.png") == png
+
+
+def test_a_dotted_line_stands_between_the_phases():
+    values = history(4) | {"phase": np.array([1.0, 1.0, 2.0, 2.0])}
+    for axes in figures.learning_curves(values).axes:
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [2.5]
