@@ -26,6 +26,7 @@ from pcamjax.weights.names import canonical, split_name
 from pcamjax.weights.tensors import KerasLayer
 
 MOST_OBJECTS = 20_000  # in a file, or names in an attribute; DenseNet201 with its optimizer's state has 6000
+MOST_TENSORS = 4  # in one layer: those of a BatchNormalization
 KERAS_MEMBER = "model.weights.h5"
 # layers/conv2d_3/vars/0, with a nested model's path before it; TensorFlow 2.13 has another word for "layers".
 NUMBERED = re.compile(r"(?:\w+/layers/)*(?P<stem>\w+?)(?:_(?P<number>\d+))?/vars/(?P<index>\d+)")
@@ -107,8 +108,13 @@ def read_layers(file: h5py.File, expected: Sequence[KerasLayer]) -> list[StoredL
     for prefix, group in (("", file), ("model_weights/", objects.get("model_weights"))):
         if group is not None and any(name in group.attrs for name in ("layer_names", "layer_names0")):
             inside = {name.removeprefix(prefix): node for name, node in objects.items() if name.startswith(prefix)}
-            return _named_layers(group, inside, expected)
-    return _numbered_layers(objects, expected)
+            layers = _named_layers(group, inside, expected)
+            break
+    else:
+        layers = _numbered_layers(objects, expected)
+    if not layers:
+        raise InputError("no layers with tensors inside")
+    return layers
 
 
 def _named_layers(group: h5py.Group, objects: dict[str, h5py.HLObject], expected: Sequence[KerasLayer]
@@ -135,8 +141,7 @@ def _unnested(layer: StoredLayer, expected: Sequence[KerasLayer]) -> list[Stored
 
     Keras lists what is trained before what is frozen, hence the sorting by name.
     """
-    scopes = [tensor.scope for tensor in layer.tensors]
-    if None in scopes or len(set(scopes)) == 1:
+    if len(layer.tensors) <= MOST_TENSORS or None in [tensor.scope for tensor in layer.tensors]:
         return [layer]
     inner: dict[str, list[StoredTensor]] = {}
     for tensor in layer.tensors:
@@ -164,8 +169,6 @@ def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[Keras
         found[key][index] = _tensor(path, node)
         name = objects[path.rpartition("/")[0]].attrs.get("name")
         names[key] = name if isinstance(name, str) else None
-    if not found:
-        raise InputError("no layers inside, neither by name nor by number")
     for (stem, number), tensors in found.items():
         if max(tensors) >= len(tensors):
             raise InputError(f"layers/{numbered(stem, number)} has the tensor {max(tensors)}, but not all before it")

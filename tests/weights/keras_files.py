@@ -21,7 +21,7 @@ class Layer(NamedTuple):
 def random_layers(model_name, seed=0, imagenet=False):
     """A network's layers with random values, tensors named by their roles alone."""
     rng = np.random.default_rng(seed)
-    return [Layer(layer.name, {tensor.role: rng.normal(size=tensor.shape).astype(np.float32)
+    return [Layer(layer.name, {tensor.role: rng.random(tensor.shape, np.float32)
                                for tensor in layer.tensors})
             for layer in with_tensors(model_name, imagenet=imagenet)]
 

@@ -291,13 +291,14 @@ def test_the_old_resnet50_is_refused_by_its_names_and_by_its_hash(path, base, mo
     refused(path, f"its MD5 is {md5}; these are {message}", "resnet50")
 
 
-def test_a_published_file_is_taken_by_order_and_shape(path, base, monkeypatch):
-    odd = [Layer(f"odd_{i}", {f"param_{i}_{j}": values for j, values in enumerate(layer.tensors.values())})
-           for i, layer in enumerate(base)]
-    refused(write_legacy(path, odd), "'odd_0' stands where 'conv1' is expected")
-    md5 = conversion.hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(MODELS[NAME].weights, "imagenet", WeightsFile("https://example.org/file.h5", md5, ""))
-    assert_read(path, base, classifier="not in the file")
+def test_a_published_file_is_taken_by_order_and_shape(path, base, with_imagenet, monkeypatch):
+    for layers, classifier in ((base, "not in the file"), (with_imagenet, "ImageNet's, left out")):
+        odd = [Layer(f"odd_{i}", {f"odd_{i}_{j}/bias:0": values for j, values in enumerate(layer.tensors.values())})
+               for i, layer in enumerate(layers)]
+        refused(write_legacy(path, odd), "'odd_0' stands where 'conv1' is expected")
+        file = WeightsFile("https://example.org/file.h5", conversion.hashlib.md5(path.read_bytes()).hexdigest(), "")
+        monkeypatch.setitem(MODELS[NAME].weights, "imagenet", file)
+        assert_read(path, base, classifier=classifier)
 
 
 def test_a_truncated_file(path, base):
@@ -390,7 +391,8 @@ def test_what_belongs_to_no_layer(path, layers):
     refused(path, "'extra/vars/0' is there, but belongs to no layer")
     with h5py.File(path, "w") as file:
         file.create_group("layers")
-    refused(path, "no layers inside")
+    refused(path, "no layers with tensors inside")
+    refused(write_legacy(path, []), "no layers with tensors inside")
 
 
 def test_names_that_are_none(path, base):
