@@ -211,7 +211,7 @@ def test_gradients_and_one_step_in_double_precision(name, boundary):
         expected = expected_gradients[path]
         assert values.dtype == np.float64
         if np.linalg.norm(expected) > floor:
-            assert apart(values, expected) < 1e-6, path
+            assert apart(values, expected) < 1e-9, path  # an epsilon of 1e-5 instead of 1.001e-5 already shows
         else:
             rounding.add(path)
             assert np.linalg.norm(values) < floor, path
@@ -224,7 +224,8 @@ def test_gradients_and_one_step_in_double_precision(name, boundary):
         if path[-2] in frozen:
             assert not moved.any() and not expected.any(), path
         elif path[1:] not in rounding:
-            assert apart(moved, expected) < 1e-6, path
+            # Our optimizers count their steps in float32.
+            assert apart(moved, expected) < (1e-9 if path[0] == "batch_stats" else 1e-6), path
 
 
 def photos(size: int) -> np.ndarray:

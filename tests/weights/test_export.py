@@ -67,3 +67,18 @@ def test_another_networks_variables_are_refused(tmp_path):
         with pytest.raises(InputError, match=f"params/backbone/conv1/.* is not as in the variables of {NAME}"):
             export_keras(tmp_path / "file.h5", NAME, variables)
     assert (tmp_path / "file.h5").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    (tmp_path / "file.h5").write_text("mine")
+    create_group = h5py.File.create_group
+
+    def fail(file, name):
+        if name == "conv_pw_5":
+            raise OSError(28, "No space left on device")
+        return create_group(file, name)
+
+    monkeypatch.setattr(h5py.File, "create_group", fail)
+    with pytest.raises(InputError, match="file.h5: cannot be written .No space left on device"):
+        export_keras(tmp_path / "file.h5", NAME, random_variables(NAME))
+    assert (tmp_path / "file.h5").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1

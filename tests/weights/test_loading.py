@@ -8,7 +8,8 @@ from weights.keras_files import backbone, random_layers, renamed, write_legacy
 
 from pcamjax.errors import InputError
 from pcamjax.models.variables import initial_variables
-from pcamjax.weights import find_weights, load, load_weights
+from pcamjax.weights import find_weights, load, load_weights, loading
+from pcamjax.weights.conversion import Imported
 
 NAME = "mobilenet_025"
 
@@ -47,6 +48,15 @@ def test_the_variables_given_stay_as_they_are(tmp_path, layers):
     assert loaded.classifier == "read" and same(drawn, initial_variables(NAME, 3))
     np.testing.assert_array_equal(loaded.variables["params"]["classifier"]["hidden"]["logits"]["kernel"],
                                   layers[-1].tensors["kernel"])
+
+
+def test_a_network_without_moving_statistics_keeps_their_empty_place(monkeypatch):
+    tensors = {("params", "backbone", "conv", "kernel"): np.ones((1, 1, 3, 2), np.float32)}
+    monkeypatch.setattr(loading, "read_tensors", lambda *_, **__: Imported(tensors, "read"))
+    drawn = {"params": {"backbone": {"conv": {"kernel": jnp.zeros((1, 1, 3, 2))}}}, "batch_stats": {}}
+    loaded = load_weights("file.h5", "vgg19", drawn).variables
+    assert jax.tree.structure(loaded) == jax.tree.structure(drawn)
+    assert loaded["params"]["backbone"]["conv"]["kernel"].all()
 
 
 def test_the_form_for_imagenet(tmp_path):
