@@ -19,7 +19,7 @@ LAYERS = (
     {"training"},
     {"weights"},
     {"models", "data"},
-    {"ops"},
+    {"ops", "download"},
     {"files"},
     {"errors"},
 )

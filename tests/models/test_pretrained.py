@@ -1,6 +1,7 @@
 """The six pre-trained networks without Keras: sizes, shapes, what the thesis freezes, and class activation maps."""
 
 import re
+from functools import cache
 
 import jax
 import numpy as np
@@ -40,6 +41,9 @@ MAPS = {
 ALPHAS = ["mobilenet_075", "mobilenet_050", "mobilenet_025"]
 
 
+thesis_frozen = cache(frozen_layers)  # for DenseNet201 it takes seconds
+
+
 def size(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -47,15 +51,15 @@ def size(tree) -> int:
 @pytest.mark.parametrize("name", [*PUBLISHED, *ALPHAS])
 def test_parameters_are_as_published(name):
     variables = variable_shapes(name)
-    trained, fixed = split_parameters(variables["params"], frozen_layers(name))
+    trained, fixed = split_parameters(variables["params"], thesis_frozen(name))
     assert (size(variables), size(trained)) == MODELS[name].parameters == PUBLISHED.get(name, MODELS[name].parameters)
-    assert set(fixed) <= frozen_layers(name)
+    assert set(fixed) <= thesis_frozen(name)
     assert jax.tree.structure(join_parameters(trained, fixed)) == jax.tree.structure(variables["params"])
 
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_the_layers_that_the_thesis_freezes(name):
-    frozen, (count, pattern) = frozen_layers(name), FROZEN[name]
+    frozen, (count, pattern) = thesis_frozen(name), FROZEN[name]
     layers = [layer.name for layer in layer_graph(create(name).backbone, train=False).values()]
     assert frozen == {layer for layer in layers if re.fullmatch(pattern, layer)} and len(frozen) == count
     assert len(layers) == len(set(layers)), "names are not unique"

@@ -7,7 +7,7 @@ import pytest
 from pcamjax.models import MODELS, create
 from pcamjax.models.summary import network_table, summarise
 
-# Multiply-adds of one 224x224 image with ImageNet's classifier: convolutions and dense layers by hand or from the papers.
+# Of one 224x224 image with ImageNet's classifier, two for each multiply-add, as the papers give them to their digits.
 PUBLISHED_FLOPS = {"vgg19": 39.3e9, "resnet50": 7.73e9, "densenet201": 8.58e9, "mobilenet": 1.137e9}
 
 

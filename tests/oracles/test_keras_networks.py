@@ -17,12 +17,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pcamjax.models import MODELS, create, frozen_layers
-from pcamjax.models.graph import keras_order, layer_graph
+from pcamjax.models.graph import keras_order, layer_graph, upstream
 from pcamjax.models.layers import Training
 from pcamjax.models.variables import join_parameters, split_parameters, variable_shapes
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
-from pcamjax.weights import load, load_weights
+from pcamjax.weights import load_weights
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -102,8 +102,9 @@ def assert_same_maps(network, variables, model, images, method="__call__"):
 @pytest.mark.parametrize("name", CLASSES)
 def test_layers_are_listed_as_keras_lists_them_and_those_of_the_thesis_are_frozen(name):
     listed = [layer.name for layer in keras_network(name, 96).layers]
-    assert [layer.name for layer in keras_order(layer_graph(create(name).backbone, train=False))] == listed[1:]
-    assert frozen_layers(name) == set(listed[1:FROZEN[name]])
+    graph = layer_graph(create(name).backbone, train=False)
+    assert [layer.name for layer in keras_order(graph)] == listed[1:]
+    assert upstream(graph, MODELS[name].frozen_through) == set(listed[1:FROZEN[name]])
 
 
 def read(path, name, **options) -> dict:
@@ -243,11 +244,10 @@ def test_real_mobilenet_sees_in_photos_and_patches_what_keras_sees(real_patches,
     weights = real_patches / "weights" / "mobilenet_1_0_224_tf_no_top.h5"
     pixels = photos(224) if size == 224 else patches(real_patches / "pcam" / "valid.tar")
     assert pixels.shape[1:] == (size, size, 3) and pixels.std() > 20
-    network, variables = load("mobilenet", weights)
     images = MODELS["mobilenet"].preprocess(jnp.asarray(pixels, jnp.float32))
     expected, features = maps_of(keras_network("mobilenet", size, weights=str(weights)),
                                  keras.applications.mobilenet.preprocess_input(pixels.astype(np.float32)))
-    actual, output = our_maps(network, variables, images, "features")
+    actual, output = our_maps(create("mobilenet"), read(weights, "mobilenet"), images, "features")
     assert actual.keys() == expected.keys()
     assert max(apart(actual[name], values) for name, values in expected.items()) < 1e-4
     assert apart(output, features) < 1e-4
