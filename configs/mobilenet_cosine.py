@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/mobilenet_cosine.py --workdir=runs/mobilenet_cosine \
       --config.data.path=data/pcam
 
-Measured on real patches: docs/results.md.
+Measured on 2 CPU cores, 16,384 JPEG-compressed PCam patches: 29 minutes, AUC 0.941 on 2,907 others (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs.pretrained import fine_tuned
 
 def get_config() -> ConfigDict:
     config = fine_tuned("mobilenet", {"name": "adam"})
-    # The maps of the first blocks are large: to train these too would double a step's time on a CPU.
+    # The maps of the first blocks are large, and training these too the dearest part of a step.
     config.model.frozen = "conv_pw_3_relu"
     config.head.epochs = 1
     config.epochs = 10
