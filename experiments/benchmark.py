@@ -1,5 +1,6 @@
 """Time a training step and measure its memory, with layers frozen as configured against all layers trained."""
 
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -13,6 +14,7 @@ from absl import flags
 
 from experiments import launch
 from pcamjax.data.batches import Batch
+from pcamjax.errors import InputError
 from pcamjax.files import write_json
 from pcamjax.models import frozen_layers, model_spec
 from pcamjax.models.variables import initial_variables
@@ -69,6 +71,12 @@ def peak_memory() -> int:
 
 def run() -> None:
     config = launch.new_config().to_dict()
+    if not NETWORKS.value or not FROZEN.value or config["batch_size"] < 1:
+        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)} "
+                         f"--config.batch_size={config['batch_size']}: expected at least one of each")
+    choose_devices(config["parallel"]["devices"], config["batch_size"])
+    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
+        frozen_layers(name, frozen)  # so that a wrong name costs no measurement
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name in NETWORKS.value:
         for _ in range(ROUNDS.value):
@@ -77,6 +85,7 @@ def run() -> None:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     made = pool.apply(measure, (config, name, frozen, STEPS.value))
                 cells.setdefault((name, frozen), []).append(made)
+                print(f"{name}, {frozen}: {statistics.median(made['seconds']):.3f} s a step", flush=True)
     print(f"batch {config['batch_size']}, {config['optimizer']['name']}; median of {STEPS.value * ROUNDS.value} steps")
     print(f"{'network':<14}{'frozen':<10}{'s a step':>10}{'images/s':>10}{'peak GiB':>10}")
     rows = []

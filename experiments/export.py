@@ -2,14 +2,13 @@
 
 from experiments import launch
 from pcamjax.errors import InputError
-from pcamjax.inference.predict import load_run
 from pcamjax.weights import export_keras
 
 
 def run() -> None:
     if not launch.OUTPUT.value:
         raise InputError("--output is missing; name the file to write: --output=network.h5")
-    trained = load_run(launch.workdir().path, launch.CHECKPOINT.value)
+    trained = launch.existing_run()[0] if launch.RECALIBRATE.value else launch.existing_network()
     export_keras(launch.OUTPUT.value, trained.config.model.name, trained.variables)
     print(f"{trained.config.model.name}, {trained.checkpoint}: {launch.OUTPUT.value}")
 

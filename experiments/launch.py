@@ -89,11 +89,11 @@ def open_split(config: ConfigDict) -> tuple[Patches, Split]:
     return patches, split
 
 
-def existing_run() -> tuple[Run, Patches, Split]:
-    """The run in --workdir, by --checkpoint and --recalibrate, and its data, where --config.data says they have moved.
+def existing_network() -> Run:
+    """The run in --workdir, by --checkpoint and as trained, with what --config says about where it works.
 
     Raises:
-      InputError: there is no run, --config names another network than the run's, or as `open_split`.
+      InputError: there is no run, or --config names another network than the run's.
     """
     folder = workdir()
     config, asked = folder.config(), new_config()
@@ -103,9 +103,18 @@ def existing_run() -> tuple[Run, Patches, Split]:
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
     config.update_from_flattened_dict({key: value for key, value in overrides.items()
                                        if key.startswith(("data.", "eval_batch_size", "parallel."))})
-    run = load_run(folder.path, CHECKPOINT.value, config)
-    patches, split = open_split(config)
-    if folder.data() is None or data_identity(patches, split) != folder.data():
+    return load_run(folder.path, CHECKPOINT.value, config)
+
+
+def existing_run() -> tuple[Run, Patches, Split]:
+    """The run in --workdir, by --checkpoint and --recalibrate, and its data, where --config.data says they have moved.
+
+    Raises:
+      InputError: there is no run, --config names another network than the run's, or as `open_split`.
+    """
+    run = existing_network()
+    patches, split = open_split(run.config)
+    if run.folder.data() is None or data_identity(patches, split) != run.folder.data():
         split = dataclasses.replace(split, leaks_slides=None, description=(
             f"{split.description}; not known to be the store and split of the training, so they may share slides"))
         print(split.description)

@@ -106,9 +106,9 @@ def started(model: str, optimizer: optax.GradientTransformation, seed: int) -> T
     return start_phase(initial_state(initial_variables(model, seed), seed), optimizer)
 
 
-def untrained_run(path: Path, store: Path) -> Path:
+def untrained_run(path: Path, store: Path, **overrides) -> Path:
     """A run's folder with its configuration and, as checkpoint, freshly drawn variables."""
-    made, folder = config(store), RunFolder(path)
+    made, folder = config(store, **overrides), RunFolder(path)
     folder.claim(made, {"store_sha256": "", "split_sha256": ""})
     checkpoints = Checkpoints(folder.checkpoints)
     checkpoints.save("last", started("tiny", make_optimizer(made.optimizer.to_dict(), 18), made.seed), {})

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, PyTree, UInt8
 from pcamjax.data.batches import eval_batches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run
-from pcamjax.models import model_spec
+from pcamjax.models import frozen_layers, model_spec
 from pcamjax.models.layers import Dropout, Training
 
 BATCH_SIZE = 128
@@ -28,15 +28,20 @@ def recalibrate(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[n
     """The same run with statistics measured on `count` of `images[indices]`, drawn with the run's seed.
 
     Each layer's are the mean over batches of 128 of the moments that it sees when the layers before it normalise by
-    the moments of the batch: as in training, but for dropout and augmentation.
+    the moments of the batch: as in training, but for dropout and augmentation. Layers that were frozen keep theirs.
 
     Raises:
-      InputError: `count` is not a multiple of 128, or larger than the number of patches.
+      InputError: `count` is not a multiple of 128, or larger than the number of patches; or the network has no
+        BatchNorm that was trained.
     """
+    frozen = frozen_layers(run.config.model.name, run.config.model.get("frozen", "none"))
+    if not run.variables["batch_stats"].get("backbone", {}).keys() - frozen:
+        raise InputError(f"{run.config.model.name} has no BatchNorm that was trained, so there is nothing to "
+                         "recalibrate; leave --recalibrate out")
     if count % BATCH_SIZE or not BATCH_SIZE <= count <= len(indices):
         raise InputError(f"{count} patches to recalibrate on: expected a multiple of {BATCH_SIZE}, at most the "
                          f"{len(indices)} there are")
-    network = model_spec(run.config.model.name).build(Training(batch_norm_momentum=0.0))
+    network = model_spec(run.config.model.name).build(Training(batch_norm_momentum=0.0, frozen=frozen))
 
     @jax.jit
     def moments(x: Float[jax.Array, "b 96 96 3"]) -> PyTree:

@@ -1,5 +1,6 @@
 """The networks, in one table."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,20 +51,22 @@ class ModelSpec:
       activation: what turns the two logits into outputs.
       cam_layer: the layer whose map is explained by default.
       parameters: all, and those that are trained (BatchNorm's moving statistics and frozen layers are not), as
-        published.
+        published; None where nobody has published them.
       frozen_through: the last layers that the thesis freezes; all that they are computed from is frozen too.
       weights: the published files by name: "imagenet" holds the backbone, "imagenet_top" the classifier as well.
       native_size: the images' height and width that the weights were trained on.
+      minimum_size: the smallest that leaves a map, or that Keras takes.
     """
 
     build: Callable[..., Network]
     preprocess: Callable[[Images], Images]
     activation: Literal["softmax", "sigmoid"]
     cam_layer: str
-    parameters: tuple[int, int]
+    parameters: tuple[int, int] | None
     frozen_through: tuple[str, ...] = ()
     weights: Mapping[str, WeightsFile] = field(default_factory=dict)
     native_size: int = 96
+    minimum_size: int = 32
 
 
 def unit_range(pixels: Images) -> Images:
@@ -105,15 +108,18 @@ def _mobilenet_files(alpha: str) -> dict[str, WeightsFile]:
     return files
 
 
-def _mobilenet(alpha: float, alpha_in_file: str, parameters: tuple[int, int]) -> ModelSpec:
+def _mobilenet(alpha: float, parameters: tuple[int, int] | None = None, alpha_in_file: str = "") -> ModelSpec:
     return ModelSpec(partial(mobilenet, alpha=alpha), symmetric_range, "softmax", "conv_pw_13_relu", parameters,
-                     ("conv_pw_6_relu",), _mobilenet_files(alpha_in_file), 224)
+                     ("conv_pw_6_relu",), _mobilenet_files(alpha_in_file) if alpha_in_file else {}, 224)
 
 
 MODELS: dict[str, ModelSpec] = {
-    "scratch1": ModelSpec(scratch1, unit_range, "softmax", "block3_dropout", (4_549_538, 4_548_642)),
-    "scratch2": ModelSpec(scratch2, unit_range, "softmax", "block6_out", (34_403_106, 34_362_786)),
-    "scratch3": ModelSpec(scratch3, unit_range, "softmax", "block6_out", (35_172_066, 35_129_826)),
+    "scratch1": ModelSpec(scratch1, unit_range, "softmax", "block3_dropout", (4_549_538, 4_548_642),
+                          minimum_size=36),
+    "scratch2": ModelSpec(scratch2, unit_range, "softmax", "block6_out", (34_403_106, 34_362_786),
+                          minimum_size=64),
+    "scratch3": ModelSpec(scratch3, unit_range, "softmax", "block6_out", (35_172_066, 35_129_826),
+                          minimum_size=64),
     "vgg19": ModelSpec(
         vgg19, caffe, "sigmoid", "block5_conv4", (25_269_826, 25_009_666), ("block2_conv2",),
         _files("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6", "cbe5617147190e668d6c5d5026f83318",
@@ -121,7 +127,7 @@ MODELS: dict[str, ModelSpec] = {
     "inception_v3": ModelSpec(
         inception_v3, symmetric_range, "softmax", "mixed7", (24_426_786, 18_839_938), ("activation_55", "conv2d_51"),
         _files("inception_v3", "inception_v3", "bcbd6486424b2319ff4ef7d526e38f63",
-               "9a0d58056eeedaa3f26cb7ebd46da564", "Apache-2.0"), 299),
+               "9a0d58056eeedaa3f26cb7ebd46da564", "Apache-2.0"), 299, 75),
     "resnet50": ModelSpec(
         resnet50, caffe, "softmax", "conv5_block3_out", (26_211_714, 22_074_882), ("conv4_block2_out",),
         _files("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626", "2cb95161c43110f7111970584f804107",
@@ -129,15 +135,15 @@ MODELS: dict[str, ModelSpec] = {
     "xception": ModelSpec(
         xception, symmetric_range, "softmax", "block14_sepconv2_act", (23_485_482, 15_868_290), ("add_6",),
         _files("xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", "0a58e3b7378bc2990ea3b43d5981f1f6", "MIT"),
-        299),
+        299, 71),
     "densenet201": ModelSpec(
         densenet201, standardised, "softmax", "relu", (20_814_914, 9_475_330), ("pool4_pool",),
         _files("densenet", "densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1", "1ceb130c1ea1b78c3bf6114dbdfd8807",
                "BSD-3-Clause (Z. Liu)"), 224),
-    "mobilenet": _mobilenet(1.0, "1_0", (4_804_290, 4_513_282)),
-    "mobilenet_075": _mobilenet(0.75, "7_5", (3_146_258, 2_976_002)),
-    "mobilenet_050": _mobilenet(0.5, "5_0", (1_880_674, 1_799_170)),
-    "mobilenet_025": _mobilenet(0.25, "2_5", (1_007_538, 982_786)),
+    "mobilenet": _mobilenet(1.0, (4_804_290, 4_513_282), "1_0"),
+    "mobilenet_075": _mobilenet(0.75, (3_146_258, 2_976_002), "7_5"),
+    "mobilenet_050": _mobilenet(0.5, (1_880_674, 1_799_170), "5_0"),
+    "mobilenet_025": _mobilenet(0.25, (1_007_538, 982_786), "2_5"),
 }
 
 
@@ -151,28 +157,32 @@ def frozen_layers(name: str, frozen: str = "thesis") -> frozenset[str]:
       InputError: there is no such network or layer.
     """
     spec = model_spec(name)
-    through = spec.frozen_through if frozen == "thesis" else tuple(frozen.split(","))
-    if not through or frozen == "none":
+    through = spec.frozen_through if frozen == "thesis" else tuple(layer.strip() for layer in frozen.split(","))
+    if frozen in ("none", "") or not through:
         return frozenset()
     graph = layer_graph(spec.build().backbone, train=False)
     names = {layer.name for layer in graph.values()}
     if frozen == "backbone":
         return frozenset(names)
     if unknown := set(through) - names:
-        raise InputError(f"model.frozen: {name} has no layer {min(unknown)!r}; choose none, thesis, backbone or layers "
-                         f"that python -m experiments.summary --config.model.name={name} lists")
+        raise InputError(f"model.frozen: the backbone of {name} has no layer {min(unknown)!r}; choose none, thesis or "
+                         "backbone, or layers of it (its classifier is always trained): python -m experiments.summary "
+                         f"--config.model.name={name}")
     return upstream(graph, through)
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The table's entry for `name`.
+    """The table's entry for `name`; MobileNet of any other alpha is mobilenet_<per cent>, as mobilenet_130 for 1.3.
 
     Raises:
       InputError: there is no such network; the message lists those there are.
     """
-    if name not in MODELS:
-        raise InputError(f"network {name!r} is not known; choose one of {', '.join(MODELS)}")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if (other := re.fullmatch(r"mobilenet_(\d{3})", name)) and int(other[1]) >= 4:  # one filter in its first layer
+        return _mobilenet(int(other[1]) / 100)
+    raise InputError(f"network {name!r} is not known; choose one of {', '.join(MODELS)}, or mobilenet_<alpha in per "
+                     "cent, three digits>")
 
 
 def create(name: str) -> Network:

@@ -86,13 +86,20 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         done = checkpoints.latest_step("last")
-        # Before the folder is taken: the file of weights may not be there, or be another network's.
-        begun = _begin(config) if done is None else None
-        folder.claim(config, data_identity(patches, split))
-        state, progress = begun or _restore(config, checkpoints, phases, devices)
+        data = data_identity(patches, split)
+        folder.require_fits(config, data)
+        if done is None:
+            # Before the folder is taken: the file of weights may not be there, or be another network's.
+            state, progress = _begin(config)
+        folder.claim(config, data)
+        if done is not None:
+            state, progress = _restore(config, checkpoints, phases, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
               f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
+        for phase in phases:
+            print(f"phase {phase.name}: to step {phase.last_step}, {len(phase.frozen)} layers frozen; "
+                  f"weights {config.model.weights or 'drawn'}")
         log = stack.enter_context(contextlib.closing(EpochLog(folder, progress["epochs"])))
         bar = stack.enter_context(progress_bar(total_steps * config.batch_size, number * config.batch_size, "train"))
         batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,

@@ -20,7 +20,8 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     """
     devices = jax.devices()
     if not 0 <= count <= len(devices):
-        raise InputError(f"devices {count}: this machine has {len(devices)}; choose at most that, or 0 for all")
+        raise InputError(f"parallel.devices {count}: this machine has {len(devices)}; choose at most that, or "
+                         "--config.parallel.devices=0 for all")
     devices = devices[:count or None]
     if batch_size % len(devices):
         raise InputError(f"batch_size {batch_size} does not divide among {len(devices)} devices; choose a multiple")

@@ -51,6 +51,20 @@ class RunFolder:
         Raises:
           InputError: the folder holds a run of another configuration or on other data, or files that are no run's.
         """
+        self.require_fits(config, data)
+        file = self.path / "config.json"
+        if not file.exists():
+            write_json(self.path / "data.json", data)
+            write_json(file, config.to_dict())
+        if not (self.path / "environment.json").exists():  # a run that goes on keeps where it started
+            write_json(self.path / "environment.json", environment())
+
+    def require_fits(self, config: ConfigDict, data: dict[str, str]) -> None:
+        """Looks whether `claim` would take the folder, and writes nothing.
+
+        Raises:
+          InputError: as `claim`.
+        """
         file = self.path / "config.json"
         if file.exists():
             require_same(self.config(), config, file)
@@ -59,11 +73,6 @@ class RunFolder:
                                  "choose another workdir or the same data")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
-        else:
-            write_json(self.path / "data.json", data)
-            write_json(file, config.to_dict())
-        if not (self.path / "environment.json").exists():  # a run that goes on keeps where it started
-            write_json(self.path / "environment.json", environment())
 
     def data(self) -> dict[str, str] | None:
         """The `data_identity` that the run was trained on, None for a run that does not say."""
@@ -109,6 +118,9 @@ def require_same(stored: ConfigDict, asked: ConfigDict, file: Path) -> None:
     """
     # Through JSON, so that a tuple equals the list that it is stored as.
     left, right = (flatten(json.loads(json.dumps(config.to_dict()))) for config in (stored, asked))
+    if missing := sorted(right.keys() - left.keys()):
+        raise InputError(f"{file}: does not say {missing[0]}, so an older pcamjax has written it; that run can be "
+                         "evaluated, but not gone on with: choose another workdir")
     for key in sorted(left | right):
         if left.get(key) != right.get(key) and not key.startswith(FREE_KEYS):
             raise InputError(f"{file}: this folder holds a run with {key} = {left.get(key)!r}, asked for is "

@@ -62,9 +62,11 @@ def find_weights(model_name: str, weights: str | os.PathLike, *, imagenet: bool 
         return fetch_weights(model_name, str(which))
     if Path(weights).is_file():
         return Path(weights)
+    problem = ("no weights are published under that name" if str(weights).startswith("imagenet") else
+               "is a folder" if Path(weights).is_dir() else "no such file")
     there_is = f"{', '.join(published)}, " if published else ""
-    raise InputError(f"weights {os.fspath(weights)!r} for {model_name}: no such file; choose {there_is}the path of a "
-                     "file, or None to draw them")
+    raise InputError(f"weights {os.fspath(weights)!r} for {model_name}: {problem}; choose {there_is}the path of a "
+                     "file, or none (weights=None, in a configuration an empty string) to draw them")
 
 
 def load_weights(path: str | os.PathLike, model_name: str, variables: dict[str, PyTree], *, imagenet: bool = False

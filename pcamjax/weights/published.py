@@ -13,7 +13,7 @@ LARGEST = 1 << 30  # bytes; VGG19 with its classifier has 5.7e8
 
 def cache_folder() -> Path:
     """Where downloaded weights are kept: $PCAMJAX_CACHE, or ~/.cache/pcamjax/weights."""
-    return Path(os.environ.get("PCAMJAX_CACHE") or Path.home() / ".cache" / "pcamjax" / "weights")
+    return Path(os.environ.get("PCAMJAX_CACHE") or "~/.cache/pcamjax/weights").expanduser()
 
 
 def fetch_weights(model_name: str, which: str = "imagenet", *, base_url: str = KERAS) -> Path:

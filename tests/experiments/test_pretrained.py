@@ -81,9 +81,9 @@ def test_it_is_explained_at_its_layer_and_at_any_other(job, tuned, tmp_path):
 
 @pytest.mark.parametrize(("overrides", "said"), [
     (["--config.model.weights=missing.h5"], "weights 'missing.h5' for mobilenet_025: no such file; choose imagenet, "),
-    (["--config.model.weights={root}/start.h5", "--config.model.name=mobilenet"], "start.h5: .*fits mobilenet_025"),
+    (["--config.model.weights={root}/start.h5", "--config.model.name=mobilenet"], "start.h5: .*those of mobilenet_025"),
     (["--config.model.weights={root}/config.py"], "config.py: "),
-    (["--config.model.frozen=conv_pw_99"], "model.frozen: mobilenet_025 has no layer 'conv_pw_99'"),
+    (["--config.model.frozen=conv_pw_99"], "model.frozen: the backbone of mobilenet_025 has no layer 'conv_pw_99'"),
     (["--config.head.epochs=-1"], "config.head.epochs = -1: expected at least 0"),
     (["--config.head.optimizer.name=adem"], "optimizer 'adem' is not known")])
 def test_bad_weights_and_boundaries_are_refused_before_the_folder_is_taken(job, tuned, tmp_path, overrides, said):
@@ -97,8 +97,18 @@ def test_bad_weights_and_boundaries_are_refused_before_the_folder_is_taken(job, 
 def test_export_says_what_it_needs(job, tuned, tmp_path):
     workdir = f"--workdir={tuned[0] / 'run'}"
     assert "--output is missing" in job("export", workdir).refusal()
+    output = f"--output={tmp_path / 'net.h5'}"
+    other = job("export", workdir, output, "--config.model.name=vgg19")
+    assert "holds a checkpoint of 'mobilenet_025'" in other.refusal()
+    store = f"--config.data.path={tuned[1]}"
+    assert "expected a multiple of 128" in job("export", workdir, output, store, "--recalibrate=999").refusal()
     assert "without .weights" in job("export", workdir, f"--output={tmp_path / 'net.weights.h5'}").refusal()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--networks=", "--networks=mobilenet_025,foo", "--config.batch_size=0"])
+def test_a_benchmark_that_could_not_end_is_not_begun(job, flag):
+    assert job("benchmark", flag).refusal()
 
 
 def test_the_summary_counts_and_marks_what_is_frozen(job, tuned):
@@ -107,5 +117,6 @@ def test_the_summary_counts_and_marks_what_is_frozen(job, tuned):
     assert "1,007,538 parameters, 982,786 of them trained" in lines[-1] and "conv_pw_13_relu" in lines[-1]
     rows = {line.split()[0]: line for line in lines[1:-1]}
     assert "frozen" in rows["conv_pw_6_relu"] and "frozen" not in rows["conv_dw_7"]
-    assert "scratch1 has no classifier of ImageNet" not in ended.out
+    assert "needs images of at least 32" in job("summary", f"--config={tuned[0] / 'config.py'}", "--size=31").refusal()
+    assert "leave --size or" in job("summary", "--config.model.name=vgg19", "--imagenet", "--size=96").refusal()
     assert "scratch1 has no classifier" in job("summary", "--imagenet").refusal()

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,7 +15,8 @@ from pcamjax.inference.recalibration import recalibrate
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     tiny.register()
-    return load_run(tiny.untrained_run(tmp_path_factory.mktemp("runs") / "run", Path("unused")))
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return load_run(tiny.untrained_run(folder, Path("unused"), **{"model.frozen": "none"}))
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (300, 96, 96, 3), np.uint8)
@@ -44,3 +47,22 @@ def test_nothing_is_dropped_and_nothing_else_changes(run):
 def test_a_count_that_is_not_possible_is_refused(run, count):
     with pytest.raises(InputError, match=f"{count} patches to recalibrate on: expected a multiple of 128"):
         recalibrate(run, IMAGES, np.arange(300), count)
+
+
+def with_frozen(run, frozen):
+    config = copy.deepcopy(run.config)
+    config.model.frozen = frozen
+    return dataclasses.replace(run, config=config)
+
+
+def test_frozen_layers_keep_their_statistics(run):
+    before = run.variables["batch_stats"]["backbone"]
+    mended = recalibrate(with_frozen(run, "block1_pool"), IMAGES, np.arange(300), 128)
+    after = mended.variables["batch_stats"]["backbone"]
+    kept = {name for name in before if np.array_equal(before[name]["mean"], after[name]["mean"])}
+    assert kept == {"block1_bn1", "block1_bn2"}
+
+
+def test_where_no_batch_norm_was_trained_there_is_nothing_to_recalibrate(run):
+    with pytest.raises(InputError, match="tiny has no BatchNorm that was trained.*leave --recalibrate out"):
+        recalibrate(with_frozen(run, "backbone"), IMAGES, np.arange(300), 128)

@@ -10,7 +10,7 @@ import pytest
 from pcamjax.errors import InputError
 from pcamjax.explain.gradcam import grad_cam
 from pcamjax.explain.layers import layer_names
-from pcamjax.models import MODELS, create, frozen_layers
+from pcamjax.models import MODELS, create, frozen_layers, model_spec
 from pcamjax.models.graph import layer_graph
 from pcamjax.models.variables import initial_variables, join_parameters, split_parameters, variable_shapes
 
@@ -71,9 +71,17 @@ def test_layers_to_freeze_by_name():
         f"block{i}_pool" for i in range(1, 6)}
     assert frozen_layers("vgg19", "block1_conv2") == {"block1_conv1", "block1_conv2"}
     assert frozen_layers("mobilenet_025", "conv_pw_6_relu") == frozen_layers("mobilenet_025")
-    assert frozen_layers("inception_v3", "activation_55,conv2d_51") == frozen_layers("inception_v3")
+    assert frozen_layers("inception_v3", "activation_55, conv2d_51") == frozen_layers("inception_v3")
     with pytest.raises(InputError, match="mobilenet has no layer 'conv9'"):
         frozen_layers("mobilenet", "conv1,conv9")
+
+
+def test_mobilenet_of_any_alpha():
+    kernel = variable_shapes("mobilenet_130")["params"]["backbone"]["conv_pw_1"]["kernel"]
+    assert kernel.shape == (1, 1, int(32 * 1.3), int(64 * 1.3)) and not model_spec("mobilenet_130").weights
+    for name in ("mobilenet_003", "mobilenet_13", "mobilenet_1.3"):
+        with pytest.raises(InputError, match=f"network '{name}' is not known"):
+            model_spec(name)
 
 
 @pytest.mark.parametrize("name", MAPS)

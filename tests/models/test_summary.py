@@ -13,7 +13,7 @@ PUBLISHED_FLOPS = {"vgg19": 39.3e9, "resnet50": 7.73e9, "densenet201": 8.58e9, "
 
 def test_the_page_of_networks_holds_the_table():
     page = (Path(__file__).resolve().parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
-    assert network_table() in page, "docs/networks.md is not the output of python -m experiments.summary --table"
+    assert network_table() in page, "docs/networks.md is not the output of python -m experiments.summary --markdown"
 
 
 @pytest.mark.parametrize("name", ["scratch1", "vgg19", "mobilenet_025"])

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -11,20 +12,20 @@ from pcamjax.data.batches import train_batches
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import choose_devices, replicate, spread
-from pcamjax.training.step import make_train_step
+from pcamjax.training.step import make_train_step, start_phase
 
 
 @pytest.fixture(scope="module")
 def three_steps(noise):
     @functools.cache
-    def run(devices: int, wrapper: str, model: str = "tiny", steps: int = 3):
+    def run(devices: int, wrapper: str, model: str = "tiny", steps: int = 3, frozen: frozenset[str] = frozenset()):
         config = tiny.config(noise.path)
         loss = make_loss(config.loss.name, "softmax")
         optimizer = make_optimizer(config.optimizer.to_dict(), 6)
         devices = choose_devices(devices, config.batch_size)
-        step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict()), devices, wrapper,
-                      batch_output=False)
-        state = replicate(tiny.started(model, optimizer, seed=1), devices)
+        step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict(), frozen=frozen), devices,
+                      wrapper, batch_output=False)
+        state = replicate(start_phase(tiny.started(model, optimizer, seed=1), optimizer, frozen), devices)
         history = []
         for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
                                    last_step=steps):
@@ -44,6 +45,18 @@ def updates_apart(left, right) -> float:
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_devices_and_wrappers_take_the_same_steps(three_steps, devices, wrapper):
     assert updates_apart(three_steps(devices, wrapper, "smooth"), three_steps(1, "shard_map", "smooth")) < 2e-5
+
+
+@pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
+def test_with_frozen_layers_too(three_steps, wrapper):
+    frozen = frozenset({"block1_conv", "block1_bn"})
+    one, two = (three_steps(devices, wrapper, "smooth", 3, frozen)[0] for devices in (1, 2))
+    assert updates_apart(two, one) < 2e-5
+    for collection in ("params", "batch_stats"):
+        for name, layer in one.variables[collection]["backbone"].items():
+            drawn = tiny.started("smooth", optax.sgd(0.1), seed=1).variables[collection]["backbone"][name]
+            assert all(np.array_equal(a, b) == (name in frozen)
+                       for a, b in zip(jax.tree.leaves(layer), jax.tree.leaves(drawn), strict=True)), name
 
 
 def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
