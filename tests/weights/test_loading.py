@@ -69,7 +69,7 @@ def test_the_form_for_imagenet(tmp_path):
 @pytest.mark.parametrize(("name", "weights", "message"), [
     (NAME, "imagnet", f"'imagnet' for {NAME}: no such file; choose imagenet, imagenet_top, .*the path of a file, or"),
     (NAME, "/nowhere/file.h5", "weights '/nowhere/file.h5' .*no such file"),
-    ("scratch1", "imagenet", "weights 'imagenet' for scratch1: no such file; choose the path of a file, or None"),
+    ("scratch1", "imagenet", "weights 'imagenet' for scratch1: no weights are published .*the path of a file, or"),
     ("mobilnet", None, "network 'mobilnet' is not known; choose one of"),
 ])
 def test_unknown_names_list_what_there_is(name, weights, message):
