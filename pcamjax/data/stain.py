@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-HAEMATOXYLIN, EOSIN = (0.650, 0.704, 0.286), (0.072, 0.990, 0.105)  # optical densities in R, G, B
+from pcamjax.data.synthetic import RUIFROK
+
+HAEMATOXYLIN, EOSIN = RUIFROK
 
 
 def vary_stain(images: Float[Array, "b h w 3"], draws: Float[Array, "b 6"], strength: float) -> Float[Array, "b h w 3"]:
