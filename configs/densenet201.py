@@ -8,9 +8,8 @@ Not measured.
 
 from ml_collections import ConfigDict
 
-from configs.pretrained import fine_tuned
+from configs.pretrained import DECAYING_SGD, fine_tuned
 
 
 def get_config() -> ConfigDict:
-    return fine_tuned("densenet201", {"name": "sgd", "momentum": 0.9, "nesterov": False,
-                                      "schedule": {"name": "inverse_time", "learning_rate": 1e-3, "decay": 1e-3 / 50}})
+    return fine_tuned("densenet201", DECAYING_SGD)

@@ -13,7 +13,7 @@ from configs.pretrained import fine_tuned
 
 def get_config() -> ConfigDict:
     config = fine_tuned("mobilenet", {"name": "adam"})
-    # The maps of the first blocks are large, and training these too the dearest part of a step.
+    # The first blocks, whose maps are the largest, are left as ImageNet made them.
     config.model.frozen = "conv_pw_3_relu"
     config.head.epochs = 1
     config.epochs = 10

@@ -9,6 +9,10 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+# What the thesis trains VGG19 and DenseNet201 with.
+DECAYING_SGD = {"name": "sgd", "momentum": 0.9, "nesterov": False,
+                "schedule": {"name": "inverse_time", "learning_rate": 1e-3, "decay": 1e-3 / 50}}
+
 
 def fine_tuned(name: str, optimizer: dict[str, Any]) -> ConfigDict:
     """The thesis' recipe for a network: its layers frozen up to the thesis' boundary, trained with `optimizer`."""
