@@ -10,7 +10,6 @@ from pcamjax.models.summary import network_table, summarise
 SIZE = flags.DEFINE_integer("size", 0, "Height and width of the images; 0: 96, with --imagenet what the network's "
                             "weights were trained on.", lower_bound=0)
 IMAGENET = flags.DEFINE_bool("imagenet", False, "With ImageNet's classifier of 1000 classes instead of the thesis'.")
-
 MARKDOWN = flags.DEFINE_bool("markdown", False, "All networks as the Markdown table of docs/networks.md.")
 
 

@@ -96,10 +96,10 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             state, progress = _restore(config, checkpoints, phases, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
-              f"{len(devices)} device(s)" + (f"; going on after step {number}" if number else ""))
+              f"{len(devices)} device(s); began with weights {config.model.weights or 'drawn anew'}"
+              + (f"; going on after step {number}" if number else ""))
         for phase in phases:
-            print(f"phase {phase.name}: to step {phase.last_step}, {len(phase.frozen)} layers frozen; "
-                  f"weights {config.model.weights or 'drawn'}")
+            print(f"phase {phase.name}: to step {phase.last_step}, {len(phase.frozen)} layers frozen")
         log = stack.enter_context(contextlib.closing(EpochLog(folder, progress["epochs"])))
         bar = stack.enter_context(progress_bar(total_steps * config.batch_size, number * config.batch_size, "train"))
         batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
