@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def peak_memory() -> int:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run() -> None:
