@@ -73,13 +73,15 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
                      const Grid& grid) {
   const int64_t taps = kh * kw, positions = in.b * grid.rows * grid.columns, width = padded(slope.c);
   const int64_t size = taps * in.c * width;
-  const bool small = size <= (int64_t{1} << 18);
+  const bool small = size <= (int64_t{1} << 16);
   const int64_t pieces = small ? std::min<int64_t>(pool.num_threads(), positions) : 1;
   const int64_t group = small ? in.c : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(in.c, group);
   const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
   const std::vector<float> zeros(in.c);
   const Columns columns(slope.c);
-  const Buffer sums(pieces * size), rows(width == slope.c ? 0 : positions * width);
+  const bool direct = pieces == 1 && width == slope.c;  // then the sums are the result
+  const Buffer partial(direct ? 0 : pieces * size), rows(width == slope.c ? 0 : positions * width);
+  float* const sums = direct ? out : partial.get();
   const float* slopes = slope.data;
   if (width != slope.c) {  // whole vectors are read
     parallel_for(pool, in.b, [&](int64_t image) {
@@ -92,7 +94,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   }
   parallel_for(pool, pieces * groups, [&](int64_t i) {
     const int64_t piece = i / groups, of = i % groups;
-    float* sum = sums.get() + piece * size;
+    float* sum = sums + piece * size;
     const int64_t begin = positions * piece / pieces, end = positions * (piece + 1) / pieces;
     Grid part = grid;
     int64_t tap_from = 0, c_from = 0, c_end = in.c;
@@ -122,12 +124,13 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
           }
     }
   });
-  parallel_for(pool, taps, [&](int64_t t) {
-    for (int64_t c = 0; c < in.c; ++c)
+  if (direct) return;
+  parallel_for(pool, ceil_div(taps * in.c, STRIP), [&](int64_t strip) {
+    for (int64_t row = strip * STRIP; row < std::min((strip + 1) * STRIP, taps * in.c); ++row)
       for (int64_t f = 0; f < slope.c; ++f) {
         float total = 0;
-        for (int64_t piece = 0; piece < pieces; ++piece) total += sums[piece * size + (t * in.c + c) * width + f];
-        out[(t * in.c + c) * slope.c + f] = total;
+        for (int64_t piece = 0; piece < pieces; ++piece) total += sums[piece * size + row * width + f];
+        out[row * slope.c + f] = total;
       }
   });
 }
