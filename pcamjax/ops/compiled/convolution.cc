@@ -12,6 +12,19 @@ int64_t chunk_of(int64_t positions, int64_t channels) {
   return std::min<int64_t>(positions, std::min<int64_t>(fitting / 24 * 24, MOST_POSITIONS));
 }
 
+// Of few channels the taps are copied side by side, so that a product runs along all of them at once.
+constexpr int64_t FEW = 8;
+
+void side_by_side(std::vector<const float*>& sources, int64_t count, int64_t taps, int64_t channels,
+                  std::vector<float>& patches) {
+  patches.resize(count * taps * channels);
+  float* to = patches.data();
+  for (int64_t p = 0; p < count; ++p)
+    for (int64_t t = 0; t < taps; ++t, to += channels)
+      for (int64_t c = 0; c < channels; ++c) to[c] = sources[t * count + p][c];
+  for (int64_t p = 0; p < count; ++p) sources[p] = patches.data() + p * taps * channels;
+}
+
 // The kernel as [column block][tap of the grid][in][columns of the block], filled up with zeros.
 Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, const std::vector<int64_t>& taps) {
   const int64_t rows = taps.size() * kernel.in, strips = ceil_div(kernel.in, STRIP);
@@ -38,29 +51,34 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
   const std::vector<float> zeros(in.c);
   const Columns columns(out.c);
   for (const Grid& grid : grids) {
-    const int64_t taps = grid.taps.size(), positions = in.b * grid.rows * grid.columns;
+    const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size();
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
     const int64_t chunk = chunk_of(positions, in.c);
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
+      int64_t taps = places, channels = in.c;
       std::vector<const float*> sources(taps * count);
-      std::vector<float*> targets(count);
+      std::vector<float*> targets(count), to(count);
+      std::vector<float> patches;
       read_positions(in, grid, first, count, zeros.data(), sources.data());
       write_positions(out, grid, first, count, targets.data());
+      if (channels < FEW && taps) {
+        side_by_side(sources, count, taps, channels, patches);
+        channels *= std::exchange(taps, 1);
+      }
       for (const auto& block : columns.list) {
         const int64_t width = block.vectors * LANES;
         // As many taps at a time as leave their weights in the cache while all positions pass by.
-        const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (in.c * width));
-        const float* weights = packed.get() + block.from * taps * in.c;
-        std::vector<float*> to(count);
+        const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
+        const float* weights = packed.get() + block.from * places * in.c;
         for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
         if (!taps)
           for (float* row : to) std::fill_n(row, block.columns, 0.0f);
         for (int64_t t = 0; t < taps; t += together)
           for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
             const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
-            MULTIPLY[block.vectors][rows](std::min(together, taps - t), in.c, sources.data() + t * count + p, count,
-                                          weights + t * in.c * width, to.data() + p, block.columns, t > 0);
+            MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
+                                          count, weights + t * channels * width, to.data() + p, block.columns, t > 0);
           }
       }
     });
@@ -71,11 +89,12 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
 // added in order; of a large one each thread sums some taps and channels over all positions.
 void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, float* out, int64_t kh, int64_t kw,
                      const Grid& grid) {
-  const int64_t taps = kh * kw, positions = in.b * grid.rows * grid.columns, width = padded(slope.c);
-  const int64_t size = taps * in.c * width;
-  const bool small = size <= (int64_t{1} << 16);
+  const bool few = in.c < FEW;
+  const int64_t places = kh * kw, taps = few ? 1 : places, channels = few ? places * in.c : in.c;
+  const int64_t positions = in.b * grid.rows * grid.columns, width = padded(slope.c), size = taps * channels * width;
+  const bool small = few || size <= (int64_t{1} << 16);
   const int64_t pieces = small ? std::min<int64_t>(pool.num_threads(), positions) : 1;
-  const int64_t group = small ? in.c : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(in.c, group);
+  const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
   const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
   const std::vector<float> zeros(in.c);
   const Columns columns(slope.c);
@@ -97,36 +116,38 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
     float* sum = sums + piece * size;
     const int64_t begin = positions * piece / pieces, end = positions * (piece + 1) / pieces;
     Grid part = grid;
-    int64_t tap_from = 0, c_from = 0, c_end = in.c;
+    int64_t tap_from = 0, c_from = 0, c_end = channels;
     if (!small) {
-      tap_from = of / ceil_div(in.c, group);
-      c_from = of % ceil_div(in.c, group) * group;
-      c_end = std::min(c_from + group, in.c);
+      tap_from = of / ceil_div(channels, group);
+      c_from = of % ceil_div(channels, group) * group;
+      c_end = std::min(c_from + group, channels);
       part.taps = {grid.taps[tap_from]};
       part.row_offsets = {grid.row_offsets[tap_from]};
       part.column_offsets = {grid.column_offsets[tap_from]};
     }
-    const int64_t count_taps = part.taps.size();
+    const int64_t count_taps = few ? 1 : part.taps.size();
     for (int64_t t = tap_from; t < tap_from + count_taps; ++t)
-      std::fill(sum + (t * in.c + c_from) * width, sum + (t * in.c + c_end) * width, 0.0f);
-    std::vector<const float*> sources(count_taps * chunk);
+      std::fill(sum + (t * channels + c_from) * width, sum + (t * channels + c_end) * width, 0.0f);
+    std::vector<const float*> sources(part.taps.size() * chunk);
+    std::vector<float> patches;
     const float* from[MOST_POSITIONS];
     for (int64_t first = begin; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first);
       read_positions(in, part, first, count, zeros.data(), sources.data());
+      if (few) side_by_side(sources, count, places, in.c, patches);
       for (int64_t t = 0; t < count_taps; ++t)
         for (const auto& block : columns.list)
           for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors]) {
             const int64_t m = std::min<int64_t>(MAX_M[block.vectors], c_end - c);
             for (int64_t p = 0; p < count; ++p) from[p] = sources[t * count + p] + c;
             CORRELATE[block.vectors][m](count, from, slopes + first * width + block.from, width,
-                                        sum + ((tap_from + t) * in.c + c) * width + block.from, width);
+                                        sum + ((tap_from + t) * channels + c) * width + block.from, width);
           }
     }
   });
   if (direct) return;
-  parallel_for(pool, ceil_div(taps * in.c, STRIP), [&](int64_t strip) {
-    for (int64_t row = strip * STRIP; row < std::min((strip + 1) * STRIP, taps * in.c); ++row)
+  parallel_for(pool, ceil_div(taps * channels, STRIP), [&](int64_t strip) {
+    for (int64_t row = strip * STRIP; row < std::min((strip + 1) * STRIP, taps * channels); ++row)
       for (int64_t f = 0; f < slope.c; ++f) {
         float total = 0;
         for (int64_t piece = 0; piece < pieces; ++piece) total += sums[piece * size + row * width + f];
