@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from pcamjax.ops.convolution import convolve, convolve_depthwise
-from pcamjax.ops.pooling import max_pool
+from pcamjax.ops.pooling import average_pool, max_pool
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.ops.statistics import moments, normalise
 
@@ -211,8 +211,7 @@ class AveragePool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        window, strides = (self.window, self.window), (self.stride, self.stride)
-        return nn.avg_pool(x, window, strides, self.padding, count_include_pad=False)
+        return average_pool(x, window=self.window, stride=self.stride, padding=self.padding)
 
 
 class MaxPool(nn.Module):

@@ -91,9 +91,9 @@ def _kind(x, kernel, strides, pads):
     rows, columns = _size(x, kernel, strides, pads)
     c, f = kernel.shape[2:]
     if kernel.shape[:2] == (3, 3) and strides == (1, 1) and c % compiled.LANES == f % compiled.LANES == 0:
-        # Below 32 channels the tiles' transforms outweigh the products saved, and with half-empty tiles too.
-        full = rows * columns / (16 * -(-rows // 4) * -(-columns // 4))
-        if c * f >= 32 * 32 and full > 0.4:
+        # With fewer channels, fewer tiles or tiles half empty the transforms outweigh the products saved.
+        tiles = -(-rows // 4) * -(-columns // 4)
+        if c * f >= 32 * 32 and rows * columns > 0.4 * 16 * tiles and len(x) * tiles >= 96:
             return "winograd"
     return "convolve"
 

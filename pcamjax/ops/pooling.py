@@ -1,14 +1,16 @@
-"""Max-pooling that is fast on a CPU as well as on an accelerator."""
+"""Pooling that is fast on a CPU as well as on an accelerator."""
 
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from pcamjax.ops import compiled, xla_cpu
+from pcamjax.ops.convolution import convolve_depthwise
 
 
 def max_pool(x: Float[Array, "b h w c"], *, window: int = 2, stride: int | None = None,
@@ -21,6 +23,21 @@ def max_pool(x: Float[Array, "b h w c"], *, window: int = 2, stride: int | None 
     stride = stride or window
     pads = lax.padtype_to_pads(x.shape[1:3], (window, window), (stride, stride), padding)
     return _max_pool(x, window, stride, tuple(pads))
+
+
+def average_pool(x: Float[Array, "b h w c"], *, window: int, stride: int, padding: Literal["SAME", "VALID"] = "VALID"
+                 ) -> Float[Array, "b oh ow c"]:
+    """The mean over each window; what lies beyond the edges is left out of it."""
+    size, strides = (window, window), (stride, stride)
+
+    def native(x):
+        return lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, *size, 1), (1, *strides, 1), padding)
+
+    def on_cpu(x):  # XLA:CPU adds up windows one value at a time
+        return convolve_depthwise(x, jnp.ones((*size, 1, x.shape[-1]), x.dtype), strides=strides, padding=padding)
+
+    ones = np.ones((1, *x.shape[1:3], 1), x.dtype)
+    return lax.platform_dependent(x, cpu=on_cpu, default=native) / native(ones)
 
 
 def _native(x, window, stride, pads):

@@ -111,12 +111,12 @@ void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
 
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
-// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:].
-// Correlate: out[m][:] += sum_p a[p][m] * b[p * b_step][:].
+// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]; a tap all of whose rows are `zeros`
+// is left out.
+// Correlate: out[m][:] += sum_p a[p][m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-                          float* const* out, int64_t columns, bool accumulate);
-using Correlate = void (*)(int64_t count, const float* const* a, const float* b, int64_t b_step, float* out,
-                           int64_t out_step);
+                          float* const* out, int64_t columns, bool accumulate, const float* zeros);
+using Correlate = void (*)(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];
 
