@@ -155,7 +155,7 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _is_compiled(x, kernel):
-    return (x.dtype == kernel.dtype == jnp.float32 and x.size and x.shape[-1] % compiled.LANES == 0
+    return (x.dtype == kernel.dtype == jnp.float32 and x.size and x.shape[-1] >= compiled.LANES
             and kernel.shape[:2] == (3, 3) and compiled.available())
 
 

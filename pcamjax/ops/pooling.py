@@ -31,7 +31,7 @@ def average_pool(x: Float[Array, "b h w c"], *, window: int, stride: int, paddin
     size, strides = (window, window), (stride, stride)
 
     def native(x):
-        return lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, *size, 1), (1, *strides, 1), padding)
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, *size, 1), (1, *strides, 1), padding)
 
     def on_cpu(x):  # XLA:CPU adds up windows one value at a time
         return convolve_depthwise(x, jnp.ones((*size, 1, x.shape[-1]), x.dtype), strides=strides, padding=padding)
@@ -80,7 +80,7 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _is_compiled(x):
-    return x.dtype == jnp.float32 and x.size and x.shape[-1] % compiled.LANES == 0 and compiled.available()
+    return x.dtype == jnp.float32 and x.size and x.shape[-1] >= compiled.LANES and compiled.available()
 
 
 def _geometry(window, stride, pads):

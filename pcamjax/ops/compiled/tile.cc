@@ -45,7 +45,10 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
       float row[N * LANES];
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m][n]);
-      for (int64_t i = 0; i < columns; ++i) out[m][i] = accumulate ? out[m][i] + row[i] : row[i];
+      int64_t i = 0;
+      for (; i + LANES <= columns; i += LANES)
+        store(out[m] + i, accumulate ? load(out[m] + i) + load(row + i) : load(row + i));
+      for (; i < columns; ++i) out[m][i] = accumulate ? out[m][i] + row[i] : row[i];
     }
   }
 }

@@ -109,6 +109,14 @@ void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
   for (int64_t done; (done = state->done.load()) < count;) state->done.wait(done);
 }
 
+// Calls work(channel, number) for the vectors that cover at least LANES channels; the last may overlap the one before.
+template <typename Work>
+inline void each_vector(int64_t channels, const Work& work) {
+  int64_t number = 0;
+  for (; (number + 1) * LANES <= channels; ++number) work(number * LANES, number);
+  if (channels % LANES) work(channels - LANES, number);
+}
+
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
 // Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]; a tap all of whose rows are `zeros`
