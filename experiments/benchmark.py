@@ -1,57 +1,125 @@
-"""Time a training step and inference of our networks beside Keras' and PyTorch's."""
+"""Time training steps and inference of our networks beside Keras' and PyTorch's, and what the machine could do."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from experiments import launch
-from pcamjax.benchmark.comparison import Measurement, compare
 from pcamjax.benchmark.material import Case
-from pcamjax.benchmark.subjects import SUBJECTS
+from pcamjax.benchmark.results import Row, markdown, rows_of, write
+from pcamjax.benchmark.session import TOLERANCES, Entrant, Session, environment
+from pcamjax.benchmark.subjects import COMPARED, OF_BATCHES, OF_NETWORKS, OURS, SUBJECTS
+from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
-from pcamjax.models import MODELS, frozen_layers
+from pcamjax.models import frozen_layers
 
-NETWORKS = flags.DEFINE_list("networks", list(MODELS)[:9], "The networks to measure.")
-SUBJECTS_ = flags.DEFINE_list("subjects", ["pcamjax", "keras_tensorflow", "torch", "torch_compile"],
-                              f"Who is measured, of {', '.join(SUBJECTS)}.")
-TASKS = flags.DEFINE_list("tasks", ["train", "infer"], "train, infer.")
+NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
+PRECISIONS = list(TOLERANCES)
+TASKS = [*OF_NETWORKS, *OF_BATCHES]
+NETWORKS = flags.DEFINE_list("networks", NINE, "The networks to measure.")
+SUBJECT_NAMES = flags.DEFINE_list("subjects", [name for name in SUBJECTS if name != "machine"],
+                                  "Who is measured, of these.")
+TASK_NAMES = flags.DEFINE_list("tasks", TASKS, "What is measured, of these; the last two beside train.")
 FROZEN = flags.DEFINE_list("frozen", ["thesis"], "What is frozen, as config.model.frozen.")
+BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32"], "Images a step.")
+PRECISION_NAMES = flags.DEFINE_list("precisions", ["float32"], f"What is computed in, of {', '.join(PRECISIONS)}.")
+DEVICE_COUNTS = flags.DEFINE_list("device_counts", ["1"], "Devices to spread a batch over; on a CPU so many are faked. "
+                                  "Peers take one.")
 STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, in each of which every subject has its turn.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, in each of which all have their turn.", lower_bound=1)
 
 
-def line(made: Measurement, ours: Measurement | None) -> str:
-    if made.reason:
-        return f"  {made.subject:<22}not measured: {made.reason}"
-    ratio = spread = ""
-    if ours is not None and not ours.reason and made is not ours:
-        ratios = [min(a) / min(b) for a, b in zip(made.rounds, ours.rounds, strict=True)]
-        ratio, spread = f"{made.seconds / ours.seconds:.2f}", f"({min(ratios):.2f}-{max(ratios):.2f})"
-    return (f"  {made.subject:<22}{made.seconds:>9.4f} s{ratio:>7} {spread:<13} first {made.first_seconds:6.1f} s  "
-            f"peak {made.peak_bytes / 2**20:6.0f} MiB")
+def known(flag: flags.FlagHolder, choices: Sequence[str]) -> list[str]:
+    """The values of a flag.
+
+    Raises:
+      InputError: there are none, or one that is not among the choices.
+    """
+    for value in flag.value or [""]:
+        if value not in choices:
+            raise InputError(f"--{flag.name}={','.join(flag.value)}: {value!r} is not known; choose of "
+                             f"{', '.join(choices)}")
+    return flag.value
+
+
+def counts(flag: flags.FlagHolder) -> list[int]:
+    """The values of a flag as numbers.
+
+    Raises:
+      InputError: they are not whole numbers of at least 1.
+    """
+    if not flag.value or not all(value.isdecimal() and int(value) for value in flag.value):
+        raise InputError(f"--{flag.name}={','.join(flag.value)}: expected whole numbers of at least 1, as 32,256")
+    return [int(value) for value in flag.value]
+
+
+def groups() -> list[tuple[str, list[Entrant]]]:
+    """What the flags ask for: entrants that are measured in turn, a group for each network and task.
+
+    Raises:
+      InputError: something that is not possible.
+    """
+    config = launch.new_config()
+    subjects, tasks = known(SUBJECT_NAMES, list(SUBJECTS)), known(TASK_NAMES, TASKS)
+    if "train" not in tasks and set(tasks) & set(OF_BATCHES):
+        raise InputError(f"--tasks={','.join(tasks)}: {' and '.join(OF_BATCHES)} are measured beside train; add it")
+    if not NETWORKS.value or not FROZEN.value:
+        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at least "
+                         "one of each")
+    precisions = known(PRECISION_NAMES, PRECISIONS)
+    batch_sizes, device_counts = counts(BATCH_SIZES), counts(DEVICE_COUNTS)
+    for batch_size, devices in itertools.product(batch_sizes, device_counts):
+        if batch_size % devices:
+            raise InputError(f"--batch_sizes: {batch_size} does not divide among {devices} devices; choose a multiple")
+    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
+        frozen_layers(name, frozen)
+    if config.data.path and "input" in tasks:
+        Patches.open(config.data.path)
+    shared = {"seed": config.seed, "augmentation": tuple(sorted(config.augmentation.items()))}
+    roofs = [Case("product", precision=precision) for precision in precisions] + [Case("bandwidth")]
+    feeding = [Case(task, batch_size=size, data=config.data.path if task == "input" else "", **shared)
+               for task, size in itertools.product([task for task in OF_BATCHES if task in tasks], batch_sizes)]
+    made = []
+    for network, task in itertools.product(NETWORKS.value, [task for task in OF_NETWORKS if task in tasks]):
+        cases = [Case(task, network, size, frozen, precision, devices, **shared)
+                 for size, frozen, precision, devices in itertools.product(
+                     batch_sizes, FROZEN.value, precisions, device_counts)]
+        cases += feeding if task == "train" else []
+        made.append((f"{network} {task}", entrants(cases, subjects) + entrants(roofs, [*subjects, "machine"])))
+    return made
+
+
+def entrants(cases: list[Case], subjects: Sequence[str]) -> list[Entrant]:
+    """Each subject at each case that it can do; only our step and inference are spread over devices."""
+    return [Entrant(subject, case) for case, subject in itertools.product(cases, dict.fromkeys(subjects))
+            if case.task in SUBJECTS[subject].tasks
+            and (case.devices == 1 or subject == OURS and case.task in COMPARED)]
+
+
+def line(row: Row) -> str:
+    """A measurement for the terminal."""
+    what = f"  {row['subject']:<21}{row['task']:<10}{row['batch_size']:>4} {row['frozen']:<9}{row['precision']:<9}"
+    if row["reason"]:
+        return f"{what} not measured: {row['reason']}"
+    ratio = f"{row['ratio']:6.2f} ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
+    speed = f"{row['images_per_second']:9.1f} images/s" if "images_per_second" in row else " " * 18
+    return (f"{what}{row['devices']:>2} {1e3 * row['seconds']:9.2f} ms {speed} {row['peak_bytes'] / 2**20:6.0f} MiB "
+            f"{ratio}").rstrip()
 
 
 def run() -> None:
-    config = launch.new_config()
-    if unknown := set(SUBJECTS_.value) - SUBJECTS.keys():
-        raise InputError(f"--subjects: {min(unknown)!r} is not known; choose of {', '.join(SUBJECTS)}")
-    if unknown := set(TASKS.value) - {"train", "infer"}:
-        raise InputError(f"--tasks: {min(unknown)!r} is not known; choose train, infer")
-    if not NETWORKS.value or not FROZEN.value or config.batch_size < 1:
-        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)} "
-                         f"--config.batch_size={config.batch_size}: expected at least one of each")
-    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
-        frozen_layers(name, frozen)  # so that a wrong name costs no measurement
-    for name, frozen, task in itertools.product(NETWORKS.value, FROZEN.value, TASKS.value):
-        case = Case(name, task, config.batch_size, frozen, config.seed)
-        measured = compare(case, SUBJECTS_.value, rounds=ROUNDS.value, times=STEPS.value)
-        ours = next((made for made in measured if made.subject == "pcamjax"), None)
-        print(f"{name} {task} (frozen {frozen}, batch {case.batch_size})", flush=True)
-        for made in measured:
-            print(line(made, ours), flush=True)
-        peers = [made.seconds for made in measured if not made.reason and made is not ours]
-        if ours is not None and not ours.reason and peers:
-            print(f"  fastest peer : pcamjax = {min(peers) / ours.seconds:.2f}", flush=True)
+    asked, rows = groups(), []
+    header = {"environment": environment(), "steps": STEPS.value, "rounds": ROUNDS.value}
+    with Session(alone=header["environment"]["devices"]["platform"] == "tpu") as session:
+        for name, group in asked:
+            print(name, flush=True)
+            rows += rows_of(name, session.measure(group, rounds=ROUNDS.value, times=STEPS.value))
+            print("\n".join(line(row) for row in rows if row["group"] == name), flush=True)
+            if launch.OUTPUT.value:  # after each group: what is measured stays, whatever comes
+                write(Path(launch.OUTPUT.value), header, rows)
+    print(f"\n{markdown(rows)}")
 
 
 if __name__ == "__main__":

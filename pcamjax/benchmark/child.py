@@ -1,4 +1,4 @@
-"""The process of one subject: python -m pcamjax.benchmark.child <folder of the material> <subject>.
+"""The process of one subject: python -m pcamjax.benchmark.child <subject> <folder of the material> <case>.
 
 It imports its own framework alone, does its work once, says so in a line of JSON, and then, for every number that it
 reads, does its work so often and answers with the seconds that each time took.
@@ -13,21 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from pcamjax.benchmark.material import Material
+from pcamjax.benchmark.material import Case, Material
 from pcamjax.benchmark.memory import forget_peak_memory, peak_memory
 from pcamjax.benchmark.subjects import SUBJECTS
 
 
-def main(folder: str, name: str) -> None:
+def main(name: str, folder: str, case: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print goes to stderr
-    subject, material = SUBJECTS[name], Material(Path(folder))
+    subject, material = SUBJECTS[name], Material(Path(folder), Case.from_json(case))
     module = importlib.import_module(subject.module)
     work = getattr(module, f"make_{material.case.task}")(material, **subject.options)
     start = time.perf_counter()
-    result = work()
-    answer = {"first_seconds": time.perf_counter() - start, "result": np.asarray(result, np.float64).tolist()}
-    work()
+    result = work.run()
+    seconds = time.perf_counter() - start + work.facts.get("compile_seconds", 0)
+    answer = {"first_seconds": seconds, "result": np.asarray(result, np.float64).tolist(),
+              "first_peak_bytes": peak_memory(), **work.facts}
+    work.run()
     forget_peak_memory()
     while True:
         print(json.dumps(answer), file=answers, flush=True)
@@ -37,9 +39,9 @@ def main(folder: str, name: str) -> None:
         seconds = []
         for _ in range(int(line)):
             start = time.perf_counter()
-            work()
+            work.run()
             seconds.append(time.perf_counter() - start)
-        answer = {"seconds": seconds, "peak_bytes": peak_memory()}
+        answer = {"seconds": seconds, "peak_bytes": work.peak_bytes()}
 
 
 if __name__ == "__main__":

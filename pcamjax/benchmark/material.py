@@ -1,11 +1,10 @@
-"""What all subjects of a comparison share, as files in a folder: the case, its variables, its batch.
+"""What is measured, and what all subjects share for it as files in a folder: variables, batch, frozen layers.
 
-Reading it needs NumPy alone, so that a peer's process holds nothing of ours.
+Reading it needs NumPy alone, so that the process of a peer holds nothing of ours.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,55 @@ from pcamjax.files import read_json
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: a network, how much of it is trained, with which batch.
+    """What is measured.
 
     Attributes:
-      task: "train" for a step of Adam on the softmax cross-entropy, dropout included; "infer" for logits.
+      task: train (a step of Adam on softmax cross-entropy, with dropout, without augmentation), infer (logits),
+        grad_cam (heat maps), augment (a batch), input (batches of a store), product (of matrices) or bandwidth (of the
+        memory).
+      network: "" for the tasks that need none.
       frozen: as `config.model.frozen`.
+      precision: what is computed in, float32 or bfloat16; variables are float32.
+      devices: the batch is spread over so many; peers take one.
+      augmentation: pairs of what `config.augmentation` has.
+      data: the store for input, "" for a synthetic one.
     """
 
-    network: str
-    task: str = "train"
+    task: str
+    network: str = ""
     batch_size: int = 32
     frozen: str = "thesis"
+    precision: str = "float32"
+    devices: int = 1
     seed: int = 0
     learning_rate: float = 1e-3
+    augmentation: tuple[tuple[str, Any], ...] = ()
+    data: str = ""
+
+    def as_json(self) -> str:
+        """One line that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Case":
+        """The case that `as_json` wrote."""
+        fields = json.loads(text)
+        return Case(**fields | {"augmentation": tuple(map(tuple, fields["augmentation"]))})
+
+    @property
+    def material(self) -> "Case":
+        """The same for all cases that share their material."""
+        return replace(self, task="input" if self.task == "input" else "", precision="float32", devices=1,
+                       augmentation=())
 
 
 @dataclass(frozen=True)
 class Material:
-    """The files of a case in `folder`, which `preparation.prepare` writes."""
+    """A case and the files for it, which `preparation.prepare` writes into `folder`."""
 
     folder: Path
-    case: Case = field(init=False)
+    case: Case
 
-    def __post_init__(self):
-        object.__setattr__(self, "case", Case(**read_json(self.folder / "case.json")))
-
-    @cached_property
     def variables(self) -> dict[tuple[str, ...], np.ndarray]:
         """Our variables by their paths, freshly drawn."""
         with np.load(self.folder / "variables.npz") as file:
@@ -52,12 +74,10 @@ class Material:
         """pixels (uint8 [B,96,96,3]), the same preprocessed as inputs (float32), or labels (int32 [B])."""
         return np.load(self.folder / f"{name}.npy")
 
-    @property
     def frozen(self) -> frozenset[str]:
         """The names of the layers that are not trained."""
         return frozenset(read_json(self.folder / "frozen.json"))
 
-    @property
     def description(self) -> dict[str, Any]:
         """What Keras says of its network of these layers.
 
@@ -68,7 +88,6 @@ class Material:
             raise InputError("Keras, which describes the network, cannot be imported; pip install 'pcamjax[benchmark]'")
         return read_json(self.folder / "network.json")
 
-
-def write_case(case: Case, folder: Path) -> None:
-    """Begins a folder of material."""
-    (folder / "case.json").write_text(json.dumps(asdict(case)), encoding="utf-8")
+    def store(self) -> Path:
+        """The store that input is read from."""
+        return Path(self.case.data or self.folder / "store")

@@ -5,6 +5,9 @@ Colours differ in lightness as well as in hue, so that they hold in grey and for
 
 import io
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -204,10 +207,53 @@ def class_proportions(counts: dict[str, tuple[int, int, int]]) -> Figure:
     return figure
 
 
+class RooflinePoint(NamedTuple):
+    """A network at a task: FLOPs a byte that moves, FLOP/s, and those of the fastest other framework, NaN for none."""
+
+    network: str
+    task: str
+    intensity: float
+    speed: float
+    peer_speed: float
+
+
+@matplotlib.rc_context(_STYLE | {"svg.hashsalt": "pcamjax"})
+def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) -> Figure:
+    """Speed against intensity, under what a product of matrices (FLOP/s) and the memory (bytes/s) allow.
+
+    A task's marker is ours, the bar joined to it the fastest peer's speed at our intensity.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    looks = {"train": ("o", _DARK), "infer": ("s", "white")}
+    for task, (marker, fill) in looks.items():
+        chosen = [point for point in points if point.task == task]
+        if chosen:
+            axes.plot([point.intensity for point in chosen], [point.speed / 1e9 for point in chosen], marker,
+                      color=_DARK, markerfacecolor=fill, markersize=6, label=f"{task}, pcamjax", zorder=3)
+    for point in points:
+        axes.plot([point.intensity] * 2, [point.speed / 1e9, point.peer_speed / 1e9], "-", color="#777777",
+                  linewidth=0.8)
+        axes.annotate(point.network, (point.intensity, point.speed / 1e9), (5, -3), textcoords="offset points",
+                      fontsize=6.5, zorder=4)
+    with_peer = [point for point in points if np.isfinite(point.peer_speed)]
+    if with_peer:
+        axes.plot([point.intensity for point in with_peer], [point.peer_speed / 1e9 for point in with_peer], "_",
+                  color="#777777", markersize=9, label="fastest peer")
+    reach = np.array([point.intensity for point in points])
+    x = np.geomspace(reach.min() / 2, max(2 * reach.max(), 2 * product / bandwidth), 200)
+    axes.plot(x, np.minimum(product, bandwidth * x) / 1e9, "-", color="black", linewidth=1.4,
+              label=f"{product / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s, measured")
+    axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte", ylabel="GFLOP/s")
+    axes.legend(loc="lower right", fontsize=7.5)
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike) -> bytes:
-    """Writes the figure as PNG, atomically, and returns the bytes written."""
+    """Writes the figure as PNG or SVG, as the path's suffix says, atomically, and returns the bytes written."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    suffix = Path(path).suffix[1:]
+    figure.savefig(buffer, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return buffer.getvalue()

@@ -1,6 +1,5 @@
 """Keras on JAX as a subject of the benchmark."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,11 +7,13 @@ import keras
 import numpy as np
 
 from pcamjax.benchmark.material import Material
+from pcamjax.benchmark.memory import peak_memory
 from pcamjax.benchmark.peers.keras_networks import load_network
+from pcamjax.benchmark.subjects import Work
 
 
-def make_train(material: Material) -> Callable[[], float]:
-    """A function that takes one optimizer step and returns the loss when all of it is done."""
+def make_train(material: Material) -> Work:
+    """One optimizer step."""
     model, loss = load_network(material), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(material.case.learning_rate)
     optimizer.build(model.trainable_variables)
@@ -31,18 +32,23 @@ def make_train(material: Material) -> Callable[[], float]:
     state = tuple([variable.value for variable in variables] for variables in (
         model.trainable_variables, model.non_trainable_variables, optimizer.variables))
 
-    def train() -> float:
+    def run() -> float:
         nonlocal state
         value, state = jax.block_until_ready(step(*state))
         return float(value)
 
-    return train
+    return Work(run, peak_bytes=_peak_bytes)
 
 
-def make_infer(material: Material) -> Callable[[], np.ndarray]:
-    """A function that computes the logits [B,2] of the batch."""
+def make_infer(material: Material) -> Work:
+    """The logits [B,2] of the batch."""
     model, images = load_network(material), jax.device_put(material.array("inputs"))
     state = tuple([variable.value for variable in variables] for variables in (
         model.trainable_variables, model.non_trainable_variables))
     forward = jax.jit(lambda state, images: model.stateless_call(*state, images, training=False)[0])
-    return lambda: np.asarray(forward(state, images))
+    return Work(lambda: np.asarray(forward(state, images)), peak_bytes=_peak_bytes)
+
+
+def _peak_bytes() -> int:
+    device = jax.devices()[0]
+    return peak_memory() if device.platform == "cpu" else device.memory_stats()["peak_bytes_in_use"]

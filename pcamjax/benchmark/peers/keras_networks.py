@@ -52,11 +52,13 @@ def whole_network(name: str, size: int = 96) -> keras.Model:
 
 
 def load_network(material: Material) -> keras.Model:
-    """The whole network of a benchmark's case, with its variables and its frozen layers."""
-    model = whole_network(material.case.network)
-    set_variables(model, material.variables)
+    """The whole network of a benchmark's case, with its precision, variables and frozen layers."""
+    if material.case.precision == "bfloat16":
+        keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    model, frozen = whole_network(material.case.network), material.frozen()
+    set_variables(model, material.variables())
     for layer in model.layers:
-        layer.trainable = layer.name not in material.frozen
+        layer.trainable = layer.name not in frozen
     return model
 
 
