@@ -1,7 +1,9 @@
 """What all jobs share: flags in, one clear line and exit code 2 for bad input."""
 
+import ctypes
 import dataclasses
 import difflib
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -34,6 +36,7 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
 
     `config` is the experiment where --config names none.
     """
+    keep_freed_memory()
     logging.set_verbosity(logging.FATAL)  # Orbax and grain narrate; their errors come as exceptions too.
 
     def parse(arguments: list[str]) -> list[str]:
@@ -57,6 +60,18 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
             _refuse(_one_line(error))
 
     app.run(guarded, flags_parser=parse)
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep the memory that is freed, before threads are there; elsewhere it does nothing.
+
+    XLA asks for all of a step's memory anew at each step. Above 32 MB glibc would map and unmap it each time, and to
+    touch fresh pages takes up to a third of a short step. See docs/performance.md.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((-1, -1), (-4, 0), (-8, 1)):  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
+            mallopt(parameter, value)
 
 
 def new_config() -> ConfigDict:

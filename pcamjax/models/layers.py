@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
-from pcamjax.ops.convolution import convolve, convolve_depthwise, max_pool
+from pcamjax.ops.convolution import convolve, convolve_depthwise
+from pcamjax.ops.pooling import max_pool
 from pcamjax.ops.positions import keys_by_position
+from pcamjax.ops.statistics import moments, normalise
 
 Activation = Callable[[Array], Array]
 
@@ -107,12 +110,22 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        by_batch = train and self.name not in self.training.frozen
-        normalise = nn.BatchNorm(use_running_average=not by_batch, momentum=self.training.batch_norm_momentum,
-                                 epsilon=self.epsilon, use_scale=self.use_scale,
-                                 axis_name=None if self.is_initializing() else self.training.axis_name)
-        nn.share_scope(self, normalise)
-        return normalise(x)
+        channels = (x.shape[-1],)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels) if self.use_scale else jnp.ones(channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        if not train or self.name in self.training.frozen:
+            return normalise(x, mean.value, scale * lax.rsqrt(var.value + self.epsilon), bias)
+        mean_now, square_now = moments(x)
+        if self.training.axis_name and not self.is_initializing():
+            mean_now, square_now = lax.pmean((mean_now, square_now), self.training.axis_name)
+        var_now = jnp.maximum(square_now - mean_now**2, 0)
+        if not self.is_initializing():
+            momentum = self.training.batch_norm_momentum
+            mean.value = momentum * mean.value + (1 - momentum) * mean_now
+            var.value = momentum * var.value + (1 - momentum) * var_now
+        return normalise(x, mean_now, scale * lax.rsqrt(var_now + self.epsilon), bias)
 
 
 class Dropout(nn.Module):
@@ -211,9 +224,7 @@ class MaxPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        if self.stride == self.window and self.padding == "VALID":
-            return max_pool(x, window=self.window)
-        return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)
+        return max_pool(x, window=self.window, stride=self.stride, padding=self.padding)
 
 
 def numbered(stem: str, index: int) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from pcamjax.models import layers
 from pcamjax.models.layers import BatchNorm, Dropout
 from pcamjax.models.plain import PlainBlocks
-from pcamjax.ops.convolution import _native_max_pool
+from pcamjax.ops.pooling import _native as native_max_pool
 
 
 def test_dropout_keeps_the_expected_share_and_the_mean():
@@ -50,6 +50,7 @@ def test_a_block_has_the_gradient_that_lax_own_pool_gives_it(monkeypatch):
         return jax.jit(jax.grad(loss))(variables["params"])
 
     ours = gradient()
-    monkeypatch.setattr(layers, "max_pool", lambda x, window: _native_max_pool(x, window))
+    no_pads = ((0, 0), (0, 0))
+    monkeypatch.setattr(layers, "max_pool", lambda x, window, stride, padding: native_max_pool(x, window, stride, no_pads))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradient()), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5 * float(abs(b).max()))
