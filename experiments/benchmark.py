@@ -23,7 +23,7 @@ SUBJECT_NAMES = flags.DEFINE_list("subjects", [name for name in SUBJECTS if name
                                   "Who is measured, of these.")
 TASK_NAMES = flags.DEFINE_list("tasks", TASKS, "What is measured, of these; the last two beside train.")
 FROZEN = flags.DEFINE_list("frozen", ["thesis"], "What is frozen, as config.model.frozen.")
-BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["32"], "Images a step.")
+BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Images a step; by default config.batch_size.")
 PRECISION_NAMES = flags.DEFINE_list("precisions", ["float32"], f"What is computed in, of {', '.join(PRECISIONS)}.")
 DEVICE_COUNTS = flags.DEFINE_list("device_counts", ["1"], "Devices to spread a batch over; on a CPU so many are faked. "
                                   "Peers take one.")
@@ -44,15 +44,16 @@ def known(flag: flags.FlagHolder, choices: Sequence[str]) -> list[str]:
     return flag.value
 
 
-def counts(flag: flags.FlagHolder) -> list[int]:
-    """The values of a flag as numbers.
+def counts(flag: flags.FlagHolder, default: int = 1) -> list[int]:
+    """The values of a flag as numbers, the default where it has none.
 
     Raises:
       InputError: they are not whole numbers of at least 1.
     """
-    if not flag.value or not all(value.isdecimal() and int(value) for value in flag.value):
-        raise InputError(f"--{flag.name}={','.join(flag.value)}: expected whole numbers of at least 1, as 32,256")
-    return [int(value) for value in flag.value]
+    values = flag.value or [str(default)]
+    if not all(value.isdecimal() and int(value) for value in values):
+        raise InputError(f"--{flag.name}={','.join(values)}: expected whole numbers of at least 1, as 32,256")
+    return [int(value) for value in values]
 
 
 def groups() -> list[tuple[str, list[Entrant]]]:
@@ -69,7 +70,7 @@ def groups() -> list[tuple[str, list[Entrant]]]:
         raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at least "
                          "one of each")
     precisions = known(PRECISION_NAMES, PRECISIONS)
-    batch_sizes, device_counts = counts(BATCH_SIZES), counts(DEVICE_COUNTS)
+    batch_sizes, device_counts = counts(BATCH_SIZES, config.batch_size), counts(DEVICE_COUNTS)
     for batch_size, devices in itertools.product(batch_sizes, device_counts):
         if batch_size % devices:
             raise InputError(f"--batch_sizes: {batch_size} does not divide among {devices} devices; choose a multiple")
@@ -112,6 +113,8 @@ def line(row: Row) -> str:
 def run() -> None:
     asked, rows = groups(), []
     header = {"environment": environment(), "steps": STEPS.value, "rounds": ROUNDS.value}
+    if launch.OUTPUT.value:
+        write(Path(launch.OUTPUT.value), header, rows)  # a folder that cannot be written costs no measurement
     with Session(alone=header["environment"]["devices"]["platform"] == "tpu") as session:
         for name, group in asked:
             print(name, flush=True)

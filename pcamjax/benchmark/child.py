@@ -1,7 +1,8 @@
-"""The process of one subject: python -m pcamjax.benchmark.child <subject> <folder of the material> <case>.
+"""The process of one subject: python -m pcamjax.benchmark.child <its module> <its options> <folder> <case>.
 
-It imports its own framework alone, does its work once, says so in a line of JSON, and then, for every number that it
-reads, does its work so often and answers with the seconds that each time took.
+Options and case are JSON, the folder is that of the material. It imports its own framework alone, does its work once,
+says so in a line of JSON, and then, for every number that it reads, does its work so often and answers with the seconds
+that each time took.
 """
 
 import importlib
@@ -15,15 +16,14 @@ import numpy as np
 
 from pcamjax.benchmark.material import Case, Material
 from pcamjax.benchmark.memory import forget_peak_memory, peak_memory
-from pcamjax.benchmark.subjects import SUBJECTS
 
 
-def main(name: str, folder: str, case: str) -> None:
+def main(module: str, options: str, folder: str, case: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print goes to stderr
-    subject, material = SUBJECTS[name], Material(Path(folder), Case.from_json(case))
-    module = importlib.import_module(subject.module)
-    work = getattr(module, f"make_{material.case.task}")(material, **subject.options)
+    material = Material(Path(folder), Case.from_json(case))
+    make = getattr(importlib.import_module(module), f"make_{material.case.task}")
+    work = make(material, **json.loads(options))
     start = time.perf_counter()
     result = work.run()
     seconds = time.perf_counter() - start + work.facts.get("compile_seconds", 0)

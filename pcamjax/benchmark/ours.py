@@ -18,6 +18,7 @@ from pcamjax.data.batches import Batch, train_batches
 from pcamjax.data.store import Patches
 from pcamjax.explain.gradcam import grad_cam, normalise, upsample
 from pcamjax.models import model_spec
+from pcamjax.ops import compiled as kernels
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
@@ -104,7 +105,7 @@ def _compiled(function: Callable, *arguments: Any, donate: bool = False) -> tupl
     seconds = time.perf_counter() - start
     return compiled, {"compile_seconds": seconds, "flops": flops,
                       "bytes": (compiled.cost_analysis() or {}).get("bytes accessed"),
-                      "device": jax.devices()[0].device_kind}
+                      "device": jax.devices()[0].device_kind, "kernels": kernels.status()}
 
 
 def _peak_bytes(devices: list[jax.Device]) -> Callable[[], int]:

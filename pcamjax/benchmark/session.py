@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcamjax.benchmark.material import Case
-from pcamjax.benchmark.subjects import OURS, SUBJECTS
+from pcamjax.benchmark.subjects import ENVIRONMENT, OURS, SUBJECTS
 
 # Of the largest logit, by precision: rounding is 1e-5 and 1e-2, another padding or epsilon more.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
@@ -60,16 +60,16 @@ class Child:
     """The process of an entrant."""
 
     def __init__(self, entrant: Entrant, folder: Path):
-        subject, case = entrant
-        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{case.task}")}
+        subject, case = SUBJECTS[entrant.subject], entrant.case
+        environment = os.environ | ENVIRONMENT | {"TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{case.task}")}
         if case.devices > 1:  # of the host's platform; where there is another, its own are counted
             flag = f"--xla_force_host_platform_device_count={case.devices}"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}".strip()
         self._errors = tempfile.TemporaryFile(dir=folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pcamjax.benchmark.child", subject, str(folder), case.as_json()], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            env=environment | SUBJECTS[subject].environment)
+            [sys.executable, "-m", "pcamjax.benchmark.child", subject.module, json.dumps(subject.options), str(folder),
+             case.as_json()], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            env=environment | subject.environment)
 
     def ask(self, times: int) -> dict[str, Any]:
         """Has it do its work so many times.

@@ -30,7 +30,7 @@ class Subject:
     Attributes:
       module: has a function `make_<task>(material, **options)`, which returns a `Work`, for each task that it can do.
       tasks: those that the job asks it for.
-      environment: variables of its process.
+      environment: variables of its process, beside those of all.
     """
 
     module: str
@@ -40,6 +40,10 @@ class Subject:
 
 
 OURS = "pcamjax"
+# Of all processes: glibc keeps what is freed, as in our jobs (`experiments.launch.keep_freed_memory`). Otherwise it
+# gives large tensors back after every use, to be zeroed by the kernel before the next: PyTorch then took 1.2 times as
+# long to train scratch #1 and 1.6 times to infer.
+ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 # The tasks in which all do the same, those of one network, those of batches alone, and those of the bare machine.
 COMPARED = ("train", "infer")
 OF_NETWORKS = (*COMPARED, "grad_cam")
@@ -50,16 +54,13 @@ _PEERS = "pcamjax.benchmark.peers"
 # A compilation is timed, and accelerators are shared with those that wait.
 _JAX = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-# Otherwise glibc gives PyTorch's larger tensors back after every use, to be zeroed by the kernel before the next:
-# scratch #1 then took 1.2 times as long to train and 1.6 times to infer.
-_TORCH = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 SUBJECTS: dict[str, Subject] = {
     OURS: Subject("pcamjax.benchmark.ours", (*OF_NETWORKS, *OF_BATCHES), _JAX),
     "keras_tensorflow": Subject(f"{_PEERS}.keras_tensorflow", COMPARED, _TENSORFLOW),
     "keras_tensorflow_xla": Subject(f"{_PEERS}.keras_tensorflow", COMPARED, _TENSORFLOW, {"jit_compile": True}),
     "keras_jax": Subject(f"{_PEERS}.keras_jax", COMPARED, _JAX | {"KERAS_BACKEND": "jax"}),
-    "torch": Subject(f"{_PEERS}.pytorch", (*COMPARED, "product"), _TORCH),
-    "torch_compile": Subject(f"{_PEERS}.pytorch", COMPARED, _TORCH, {"compiled": True}),
+    "torch": Subject(f"{_PEERS}.pytorch", (*COMPARED, "product")),
+    "torch_compile": Subject(f"{_PEERS}.pytorch", COMPARED, {}, {"compiled": True}),
     "machine": Subject("pcamjax.benchmark.machine", ROOFS, _JAX),
 }

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pcamjax.evaluation.metrics import Metrics, RocCurve
 from pcamjax.files import atomic_file
@@ -217,35 +217,37 @@ class RooflinePoint(NamedTuple):
     peer_speed: float
 
 
-@matplotlib.rc_context(_STYLE | {"svg.hashsalt": "pcamjax"})
+@matplotlib.rc_context(_STYLE)
 def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) -> Figure:
     """Speed against intensity, under what a product of matrices (FLOP/s) and the memory (bytes/s) allow.
 
-    A task's marker is ours, the bar joined to it the fastest peer's speed at our intensity.
+    A panel is a task, a dot ours, the bar joined to it the fastest other framework, put at our intensity.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    looks = {"train": ("o", _DARK), "infer": ("s", "white")}
-    for task, (marker, fill) in looks.items():
+    tasks = list(dict.fromkeys(point.task for point in points))
+    figure = Figure(figsize=(3.7 * len(tasks) + 0.5, 4.2), layout="constrained")
+    reach = [point.intensity for point in points] + [product / bandwidth]
+    intensities = np.geomspace(min(reach) / 1.5, max(reach) * 2.5, 200)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
+        axes.plot(intensities, np.minimum(product, bandwidth * intensities) / 1e9, color="black", linewidth=1.4,
+                  label="product of matrices, memory")
         chosen = [point for point in points if point.task == task]
-        if chosen:
-            axes.plot([point.intensity for point in chosen], [point.speed / 1e9 for point in chosen], marker,
-                      color=_DARK, markerfacecolor=fill, markersize=6, label=f"{task}, pcamjax", zorder=3)
-    for point in points:
-        axes.plot([point.intensity] * 2, [point.speed / 1e9, point.peer_speed / 1e9], "-", color="#777777",
-                  linewidth=0.8)
-        axes.annotate(point.network, (point.intensity, point.speed / 1e9), (5, -3), textcoords="offset points",
-                      fontsize=6.5, zorder=4)
-    with_peer = [point for point in points if np.isfinite(point.peer_speed)]
-    if with_peer:
-        axes.plot([point.intensity for point in with_peer], [point.peer_speed / 1e9 for point in with_peer], "_",
-                  color="#777777", markersize=9, label="fastest peer")
-    reach = np.array([point.intensity for point in points])
-    x = np.geomspace(reach.min() / 2, max(2 * reach.max(), 2 * product / bandwidth), 200)
-    axes.plot(x, np.minimum(product, bandwidth * x) / 1e9, "-", color="black", linewidth=1.4,
-              label=f"{product / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s, measured")
-    axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte", ylabel="GFLOP/s")
-    axes.legend(loc="lower right", fontsize=7.5)
+        for point in chosen:
+            axes.plot([point.intensity] * 2, [point.speed / 1e9, point.peer_speed / 1e9], color="#777777",
+                      linewidth=0.8, zorder=1)
+        x = [point.intensity for point in chosen]
+        axes.plot(x, [point.peer_speed / 1e9 for point in chosen], "_", color="#777777", markersize=10,
+                  markeredgewidth=1.6, label="fastest peer")
+        axes.plot(x, [point.speed / 1e9 for point in chosen], "o", color=_DARK, markersize=5, label="pcamjax")
+        for point in chosen:
+            axes.annotate(point.network, (point.intensity, point.speed / 1e9), (6, 0), textcoords="offset points",
+                          va="center", fontsize=7)
+        axes.set(xscale="log", yscale="log", title=task, xlabel="FLOPs a byte")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+    figure.axes[0].set_ylabel("GFLOP/s")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
