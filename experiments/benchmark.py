@@ -1,103 +1,128 @@
-"""Time a training step and measure its memory, with layers frozen as configured against all layers trained."""
+"""Time training steps and inference of our networks beside Keras' and PyTorch's, and what the machine could do."""
 
 import itertools
-import multiprocessing
-import resource
-import statistics
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 
 from experiments import launch
-from pcamjax.data.batches import Batch
+from pcamjax.benchmark.material import Case
+from pcamjax.benchmark.results import Row, markdown, rows_of, write
+from pcamjax.benchmark.session import TOLERANCES, Entrant, Session, environment
+from pcamjax.benchmark.subjects import COMPARED, OF_BATCHES, OF_NETWORKS, OURS, SUBJECTS
+from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
-from pcamjax.files import write_json
-from pcamjax.models import frozen_layers, model_spec
-from pcamjax.models.variables import initial_variables
-from pcamjax.training.losses import make_loss
-from pcamjax.training.optimizers import make_optimizer
-from pcamjax.training.parallel import choose_devices, replicate, spread
-from pcamjax.training.run import environment
-from pcamjax.training.step import initial_state, make_train_step, start_phase
+from pcamjax.models import frozen_layers
 
-NETWORKS = flags.DEFINE_list("networks", ["vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"],
-                             "The networks to measure.")
-FROZEN = flags.DEFINE_list("frozen", ["thesis", "none"], "What is frozen, as config.model.frozen.")
-STEPS = flags.DEFINE_integer("steps", 10, "Steps to time in each process.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 2, "Processes for each measurement, in turn with the others.", lower_bound=1)
-
-
-def measure(config: dict[str, Any], name: str, frozen: str, steps: int) -> dict[str, Any]:
-    """Seconds of each of `steps` training steps after the first, and the peak of resident memory during them."""
-    layers = frozen_layers(name, frozen)
-    devices = choose_devices(config["parallel"]["devices"], config["batch_size"])
-    optimizer = make_optimizer(config["optimizer"], steps)
-    loss = make_loss(config["loss"]["name"], model_spec(name).activation)
-    state = replicate(start_phase(initial_state(initial_variables(name, 0), 0), optimizer, layers), devices)
-    step = spread(make_train_step(name, optimizer, loss, config["augmentation"], frozen=layers), devices,
-                  config["parallel"]["wrapper"], batch_output=False, donate=True)
-    rng = np.random.default_rng(0)
-    batch = Batch(rng.integers(0, 256, (config["batch_size"], 96, 96, 3), dtype=np.uint8),
-                  rng.integers(0, 2, config["batch_size"]).astype(np.int32))
-    state, metrics = jax.block_until_ready(step(state, batch))
-    forget_peak_memory()
-    seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(step(state, batch))
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "peak_bytes": peak_memory()}
+NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
+PRECISIONS = list(TOLERANCES)
+TASKS = [*OF_NETWORKS, *OF_BATCHES]
+NETWORKS = flags.DEFINE_list("networks", NINE, "The networks to measure.")
+SUBJECT_NAMES = flags.DEFINE_list("subjects", [name for name in SUBJECTS if name != "machine"],
+                                  "Who is measured, of these.")
+TASK_NAMES = flags.DEFINE_list("tasks", TASKS, "What is measured, of these; the last two beside train.")
+FROZEN = flags.DEFINE_list("frozen", ["thesis"], "What is frozen, as config.model.frozen.")
+BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Images a step; by default config.batch_size.")
+PRECISION_NAMES = flags.DEFINE_list("precisions", ["float32"], f"What is computed in, of {', '.join(PRECISIONS)}.")
+DEVICE_COUNTS = flags.DEFINE_list("device_counts", ["1"], "Devices to spread a batch over; on a CPU so many are faked. "
+                                  "Peers take one.")
+STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, in each of which all have their turn.", lower_bound=1)
 
 
-def forget_peak_memory() -> None:
-    """Makes Linux count the peak from here on, so that what compiling took does not hide a step's."""
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5")
+def known(flag: flags.FlagHolder, choices: Sequence[str]) -> list[str]:
+    """The values of a flag.
+
+    Raises:
+      InputError: there are none, or one that is not among the choices.
+    """
+    for value in flag.value or [""]:
+        if value not in choices:
+            raise InputError(f"--{flag.name}={','.join(flag.value)}: {value!r} is not known; choose of "
+                             f"{', '.join(choices)}")
+    return flag.value
 
 
-def peak_memory() -> int:
-    """The largest resident memory of this process, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def counts(flag: flags.FlagHolder, default: int = 1) -> list[int]:
+    """The values of a flag as numbers, the default where it has none.
+
+    Raises:
+      InputError: they are not whole numbers of at least 1.
+    """
+    values = flag.value or [str(default)]
+    if not all(value.isdecimal() and int(value) for value in values):
+        raise InputError(f"--{flag.name}={','.join(values)}: expected whole numbers of at least 1, as 32,256")
+    return [int(value) for value in values]
+
+
+def groups() -> list[tuple[str, list[Entrant]]]:
+    """What the flags ask for: entrants that are measured in turn, a group for each network and task.
+
+    Raises:
+      InputError: something that is not possible.
+    """
+    config = launch.new_config()
+    subjects, tasks = known(SUBJECT_NAMES, list(SUBJECTS)), known(TASK_NAMES, TASKS)
+    if "train" not in tasks and set(tasks) & set(OF_BATCHES):
+        raise InputError(f"--tasks={','.join(tasks)}: {' and '.join(OF_BATCHES)} are measured beside train; add it")
+    if not NETWORKS.value or not FROZEN.value:
+        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at least "
+                         "one of each")
+    precisions = known(PRECISION_NAMES, PRECISIONS)
+    batch_sizes, device_counts = counts(BATCH_SIZES, config.batch_size), counts(DEVICE_COUNTS)
+    for batch_size, devices in itertools.product(batch_sizes, device_counts):
+        if batch_size % devices:
+            raise InputError(f"--batch_sizes: {batch_size} does not divide among {devices} devices; choose a multiple")
+    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
+        frozen_layers(name, frozen)
+    if config.data.path and "input" in tasks:
+        Patches.open(config.data.path)
+    shared = {"seed": config.seed, "augmentation": tuple(sorted(config.augmentation.items()))}
+    roofs = [Case("product", precision=precision) for precision in precisions] + [Case("bandwidth")]
+    feeding = [Case(task, batch_size=size, data=config.data.path if task == "input" else "", **shared)
+               for task, size in itertools.product([task for task in OF_BATCHES if task in tasks], batch_sizes)]
+    made = []
+    for network, task in itertools.product(NETWORKS.value, [task for task in OF_NETWORKS if task in tasks]):
+        cases = [Case(task, network, size, frozen, precision, devices, **shared)
+                 for size, frozen, precision, devices in itertools.product(
+                     batch_sizes, FROZEN.value, precisions, device_counts)]
+        cases += feeding if task == "train" else []
+        made.append((f"{network} {task}", entrants(cases, subjects) + entrants(roofs, [*subjects, "machine"])))
+    return made
+
+
+def entrants(cases: list[Case], subjects: Sequence[str]) -> list[Entrant]:
+    """Each subject at each case that it can do; only our step and inference are spread over devices."""
+    return [Entrant(subject, case) for case, subject in itertools.product(cases, dict.fromkeys(subjects))
+            if case.task in SUBJECTS[subject].tasks
+            and (case.devices == 1 or subject == OURS and case.task in COMPARED)]
+
+
+def line(row: Row) -> str:
+    """A measurement for the terminal."""
+    what = f"  {row['subject']:<21}{row['task']:<10}{row['batch_size']:>4} {row['frozen']:<9}{row['precision']:<9}"
+    if row["reason"]:
+        return f"{what} not measured: {row['reason']}"
+    ratio = f"{row['ratio']:6.2f} ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
+    speed = f"{row['images_per_second']:9.1f} images/s" if "images_per_second" in row else " " * 18
+    return (f"{what}{row['devices']:>2} {1e3 * row['seconds']:9.2f} ms {speed} {row['peak_bytes'] / 2**20:6.0f} MiB "
+            f"{ratio}").rstrip()
 
 
 def run() -> None:
-    config = launch.new_config().to_dict()
-    if not NETWORKS.value or not FROZEN.value or config["batch_size"] < 1:
-        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)} "
-                         f"--config.batch_size={config['batch_size']}: expected at least one of each")
-    choose_devices(config["parallel"]["devices"], config["batch_size"])
-    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
-        frozen_layers(name, frozen)  # so that a wrong name costs no measurement
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name in NETWORKS.value:
-        for _ in range(ROUNDS.value):
-            for frozen in FROZEN.value:
-                # A process of its own each time: memory that another measurement left behind would count as well.
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    made = pool.apply(measure, (config, name, frozen, STEPS.value))
-                cells.setdefault((name, frozen), []).append(made)
-                print(f"{name}, {frozen}: {statistics.median(made['seconds']):.3f} s a step", flush=True)
-    print(f"batch {config['batch_size']}, {config['optimizer']['name']}; median of {STEPS.value * ROUNDS.value} steps")
-    print(f"{'network':<14}{'frozen':<10}{'s a step':>10}{'images/s':>10}{'peak GiB':>10}")
-    rows = []
-    for (name, frozen), rounds in cells.items():
-        seconds = statistics.median(second for made in rounds for second in made["seconds"])
-        peak = max(made["peak_bytes"] for made in rounds)
-        rows.append({"network": name, "frozen": frozen, "seconds": seconds, "peak_bytes": peak, "rounds": rounds})
-        print(f"{name:<14}{frozen:<10}{seconds:>10.3f}{config['batch_size'] / seconds:>10.1f}{peak / 2**30:>10.2f}")
+    asked, rows = groups(), []
+    header = {"environment": environment(), "steps": STEPS.value, "rounds": ROUNDS.value}
     if launch.OUTPUT.value:
-        write_json(launch.OUTPUT.value, {"environment": environment(), "config": config, "rows": rows})
+        write(Path(launch.OUTPUT.value), header, rows)  # a folder that cannot be written costs no measurement
+    with Session(alone=header["environment"]["devices"]["platform"] == "tpu") as session:
+        for name, group in asked:
+            print(name, flush=True)
+            rows += rows_of(name, session.measure(group, rounds=ROUNDS.value, times=STEPS.value))
+            print("\n".join(line(row) for row in rows if row["group"] == name), flush=True)
+            if launch.OUTPUT.value:  # after each group: what is measured stays, whatever comes
+                write(Path(launch.OUTPUT.value), header, rows)
+    print(f"\n{markdown(rows)}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from pcamjax.training.run import RunFolder, data_identity, flatten
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV, by "
-                             "default predictions/<split>.csv in the run; export: the HDF5 file; benchmark: a JSON "
-                             "file of what was measured.")
+                             "default predictions/<split>.csv in the run; export: the HDF5 file; benchmark: the folder "
+                             "for what is measured.")
 RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statistics anew on this many training "
                                    "patches, a multiple of 128, before the run is used; 0: as trained.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")

@@ -5,6 +5,9 @@ Colours differ in lightness as well as in hue, so that they hold in grey and for
 
 import io
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -12,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pcamjax.evaluation.metrics import Metrics, RocCurve
 from pcamjax.files import atomic_file
@@ -204,10 +207,55 @@ def class_proportions(counts: dict[str, tuple[int, int, int]]) -> Figure:
     return figure
 
 
+class RooflinePoint(NamedTuple):
+    """A network at a task: FLOPs a byte that moves, FLOP/s, and those of the fastest other framework, NaN for none."""
+
+    network: str
+    task: str
+    intensity: float
+    speed: float
+    peer_speed: float
+
+
+@matplotlib.rc_context(_STYLE)
+def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) -> Figure:
+    """Speed against intensity, under what a product of matrices (FLOP/s) and the memory (bytes/s) allow.
+
+    A panel is a task, a dot ours, the bar joined to it the fastest other framework, put at our intensity.
+    """
+    tasks = list(dict.fromkeys(point.task for point in points))
+    figure = Figure(figsize=(3.7 * len(tasks) + 0.5, 4.2), layout="constrained")
+    reach = [point.intensity for point in points] + [product / bandwidth]
+    intensities = np.geomspace(min(reach) / 1.5, max(reach) * 2.5, 200)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
+        axes.plot(intensities, np.minimum(product, bandwidth * intensities) / 1e9, color="black", linewidth=1.4,
+                  label="product of matrices, memory")
+        chosen = [point for point in points if point.task == task]
+        for point in chosen:
+            axes.plot([point.intensity] * 2, [point.speed / 1e9, point.peer_speed / 1e9], color="#777777",
+                      linewidth=0.8, zorder=1)
+        x = [point.intensity for point in chosen]
+        axes.plot(x, [point.peer_speed / 1e9 for point in chosen], "_", color="#777777", markersize=10,
+                  markeredgewidth=1.6, label="fastest peer")
+        axes.plot(x, [point.speed / 1e9 for point in chosen], "o", color=_DARK, markersize=5, label="pcamjax")
+        for point in chosen:
+            axes.annotate(point.network, (point.intensity, point.speed / 1e9), (6, 0), textcoords="offset points",
+                          va="center", fontsize=7)
+        axes.set(xscale="log", yscale="log", title=task, xlabel="FLOPs a byte")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+    figure.axes[0].set_ylabel("GFLOP/s")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike) -> bytes:
-    """Writes the figure as PNG, atomically, and returns the bytes written."""
+    """Writes the figure as PNG or SVG, as the path's suffix says, atomically, and returns the bytes written."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    suffix = Path(path).suffix[1:]
+    figure.savefig(buffer, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Keras' own six networks, under the thesis' or ImageNet's classifier, drawn at random; their variables as ours."""
+"""Networks of Keras for the tests: in double precision, drawn at random, their variables as ours."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,11 +9,7 @@ import keras
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-# Classes of keras.applications.
-CLASSES = {"vgg19": "VGG19", "inception_v3": "InceptionV3", "resnet50": "ResNet50", "xception": "Xception",
-           "densenet201": "DenseNet201", "mobilenet": "MobileNet"}
-ROLES = {"gamma": ("params", "scale"), "beta": ("params", "bias"),
-         "moving_mean": ("batch_stats", "mean"), "moving_variance": ("batch_stats", "var")}
+from pcamjax.benchmark.peers.keras_networks import variable_paths
 
 
 @contextmanager
@@ -30,27 +26,6 @@ def precision(dtype: str) -> Iterator[None]:
         keras.utils.clear_session()
 
 
-def keras_network(name: str, size: int, **options: Any) -> keras.Model:
-    """Keras' network for images of `size`, by default without a classifier, its layers numbered from the start."""
-    keras.utils.clear_session()
-    family, _, alpha = name.partition("_0")  # mobilenet_025, but inception_v3
-    if alpha:
-        name, options = family, options | {"alpha": int(alpha) / 100}
-    options = {"weights": None, "include_top": False, "input_shape": (size, size, 3)} | options
-    return getattr(keras.applications, CLASSES[name])(**options)
-
-
-def fine_tuned(base: keras.Model) -> keras.Model:
-    """The thesis' classifier on `base`, without dropout: the logits of an image."""
-    if base.name == "vgg19":
-        x = keras.layers.Flatten(name="flatten")(base.output)
-    else:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(base.output)
-    for i, units in enumerate((1024, 512), start=1):
-        x = keras.layers.Dense(units, "relu", name=f"dense{i}")(x)
-    return keras.Model(base.input, keras.layers.Dense(2, name="logits")(x))
-
-
 def draw(model: keras.Model, images: np.ndarray, seed: int) -> None:
     """Draws all variables of a model.
 
@@ -63,7 +38,8 @@ def draw(model: keras.Model, images: np.ndarray, seed: int) -> None:
         if role == "gamma":
             variable.assign(rng.uniform(0.5, 1.5, shape))
         elif "kernel" in role:
-            fan_in = np.prod(shape[:2] if _is_depthwise(variable) else shape[:-1])
+            depthwise = len(shape) == 4 and shape[-1] == 1
+            fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
             variable.assign(rng.normal(0, np.sqrt(2 / fan_in), shape))
         elif role in ("bias", "beta"):
             variable.assign(rng.normal(0, 0.1, shape))
@@ -80,18 +56,7 @@ def draw(model: keras.Model, images: np.ndarray, seed: int) -> None:
 
 
 def as_variables(model: keras.Model, value: Callable[[keras.Variable], Any] = np.asarray) -> dict[str, Any]:
-    """`value` of each variable of a `fine_tuned` model where ours have it, depthwise kernels in our axes."""
-    tree: dict[tuple[str, ...], Any] = {}
-    for layer in model.layers:
-        for variable in layer.weights:
-            array = value(variable)
-            collection, role = ROLES.get(variable.name, ("params", variable.name))
-            if _is_depthwise(variable):
-                array, role = np.swapaxes(array, 2, 3), "depthwise_kernel"
-            place = ("classifier", "hidden") if isinstance(layer, keras.layers.Dense) else ("backbone",)
-            tree[collection, *place, layer.name, role] = array
-    return {"batch_stats": {}} | unflatten_dict(tree)
-
-
-def _is_depthwise(variable: keras.Variable) -> bool:
-    return len(variable.shape) == 4 and variable.shape[-1] == 1
+    """`value` of each variable of a network where ours have it, depthwise kernels in our axes."""
+    return {"batch_stats": {}} | unflatten_dict({
+        path: np.swapaxes(value(variable), 2, 3) if depthwise else value(variable)
+        for path, variable, depthwise in variable_paths(model)})

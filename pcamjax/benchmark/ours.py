@@ -1,0 +1,122 @@
+"""Our own training step, forward pass, heat maps, augmentation and input as subjects of the benchmark."""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from pcamjax.benchmark.material import Material
+from pcamjax.benchmark.memory import peak_memory
+from pcamjax.benchmark.subjects import Work
+from pcamjax.data.augment import augment
+from pcamjax.data.batches import Batch, train_batches
+from pcamjax.data.store import Patches
+from pcamjax.explain.gradcam import grad_cam, normalise, upsample
+from pcamjax.models import model_spec
+from pcamjax.ops import compiled as kernels
+from pcamjax.training.losses import make_loss
+from pcamjax.training.optimizers import make_optimizer
+from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
+from pcamjax.training.step import initial_state, make_forward, make_train_step, start_phase
+
+INPUT_BATCHES = 20  # drawn a time, for one alone is a matter of what lies ready
+
+
+def make_train(material: Material) -> Work:
+    """One optimizer step."""
+    case = material.case
+    devices = choose_devices(case.devices, case.batch_size)
+    optimizer = make_optimizer({"name": "adam", "schedule": {"name": "constant", "learning_rate": case.learning_rate}},
+                               total_steps=1)
+    frozen, loss = material.frozen(), make_loss("categorical_crossentropy", "softmax")
+    state = replicate(start_phase(initial_state(_variables(material), case.seed), optimizer, frozen), devices)
+    step = spread(make_train_step(case.network, optimizer, loss, {}, frozen=frozen), devices, "shard_map",
+                  batch_output=False)
+    batch = jax.device_put(Batch(material.array("pixels"), material.array("labels")), _along_batch(devices))
+    step, facts = _compiled(step, state, batch, donate=True)
+
+    def run() -> float:
+        nonlocal state
+        state, metrics = jax.block_until_ready(step(state, batch))
+        return float(metrics.loss)
+
+    return Work(run, facts, _peak_bytes(devices))
+
+
+def make_infer(material: Material) -> Work:
+    """The logits [B,2] of the batch."""
+    case = material.case
+    devices = choose_devices(case.devices, case.batch_size)
+    variables = replicate(_variables(material), devices)
+    images = jax.device_put(material.array("pixels"), _along_batch(devices))
+    forward = spread(make_forward(case.network), devices, "shard_map", batch_output=True)
+    forward, facts = _compiled(forward, variables, images)
+    return Work(lambda: np.asarray(forward(variables, images)), facts, _peak_bytes(devices))
+
+
+def make_grad_cam(material: Material) -> Work:
+    """Heat maps of the batch at its own size, for metastasis, at the layer that the network is explained at."""
+    spec = model_spec(material.case.network)
+    network = spec.build()
+
+    def heat_maps(variables: dict, images: jax.Array) -> jax.Array:
+        maps = grad_cam(network, variables, spec.preprocess(images.astype(np.float32)), target=1, layer=spec.cam_layer)
+        return normalise(upsample(maps, images.shape[1]))[0]
+
+    variables, images = jax.device_put((_variables(material), material.array("pixels")))
+    heat_maps, facts = _compiled(heat_maps, variables, images)
+    return Work(lambda: np.asarray(heat_maps(variables, images)).mean(), facts, _peak_bytes(jax.devices()[:1]))
+
+
+def make_augment(material: Material) -> Work:
+    """The batch augmented as the case says."""
+    config = dict(material.case.augmentation)
+    images = jax.device_put(material.array("pixels"))
+    keys = jax.random.split(jax.random.key(material.case.seed), len(images))
+    augmented, facts = _compiled(lambda images, keys: augment(images, keys, config), images, keys)
+    return Work(lambda: float(jax.block_until_ready(augmented(images, keys))[0, 0, 0, 0]), facts,
+                _peak_bytes(jax.devices()[:1]))
+
+
+def make_input(material: Material) -> Work:
+    """Training batches of a store, on the host."""
+    patches, size = Patches.open(material.store()), material.case.batch_size
+    batches = train_batches(patches.images, patches.labels, np.arange(len(patches.labels)), batch_size=size,
+                            seed=material.case.seed, first_step=0, last_step=2**31)
+    return Work(lambda: sum(len(batch.labels) for batch in itertools.islice(batches, INPUT_BATCHES)),
+                {"images": INPUT_BATCHES * size})
+
+
+def _compiled(function: Callable, *arguments: Any, donate: bool = False) -> tuple[Callable, dict[str, Any]]:
+    """The compiled function, and what its compiler says of it.
+
+    FLOPs are those of the plain program, as an accelerator gets it: in the CPU's, a kernel or loop of ours counts as
+    nothing or once.
+    """
+    jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
+    flops = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
+    start = time.perf_counter()
+    compiled = jitted.lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    return compiled, {"compile_seconds": seconds, "flops": flops,
+                      "bytes": (compiled.cost_analysis() or {}).get("bytes accessed"),
+                      "device": jax.devices()[0].device_kind, "kernels": kernels.status()}
+
+
+def _peak_bytes(devices: list[jax.Device]) -> Callable[[], int]:
+    if devices[0].platform == "cpu":
+        return peak_memory
+    return lambda: max(device.memory_stats()["peak_bytes_in_use"] for device in devices)
+
+
+def _variables(material: Material) -> dict[str, Any]:
+    return {"batch_stats": {}, **unflatten_dict(material.variables())}
+
+
+def _along_batch(devices: list[jax.Device]) -> NamedSharding:
+    return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(AXIS))
