@@ -45,7 +45,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["pcamjax", "pcamjax.*"]),
-    package_data={"pcamjax.report": ["templates/*"]},
+    package_data={"pcamjax.ops.compiled": ["*.cc", "*.h"], "pcamjax.report": ["templates/*"]},
     install_requires=CORE,
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pcamjax.ops.convolution import convolve, convolve_depthwise, max_pool
+from pcamjax.ops.convolution import convolve, convolve_depthwise
+from pcamjax.ops.pooling import max_pool
 from pcamjax.ops.positions import keys_by_position
 
 Activation = Callable[[Array], Array]
@@ -211,9 +212,7 @@ class MaxPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        if self.stride == self.window and self.padding == "VALID":
-            return max_pool(x, window=self.window)
-        return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride), self.padding)
+        return max_pool(x, window=self.window, stride=self.stride, padding=self.padding)
 
 
 def numbered(stem: str, index: int) -> str:

@@ -1,0 +1,170 @@
+// 2-D convolution of maps [b,h,w,c] by kernels [kh,kw,c,f], its gradients, all in float32.
+#include "maps.h"
+
+namespace pcamjax {
+namespace {
+
+constexpr int64_t MOST_POSITIONS = 240;  // worked on together
+
+// Positions worked on together: few enough for their patches to stay in a core's cache.
+int64_t chunk_of(int64_t positions, int64_t channels) {
+  const int64_t fitting = std::max<int64_t>(24, (int64_t{1} << 16) / std::max<int64_t>(channels, 1));
+  return std::min<int64_t>(positions, std::min<int64_t>(fitting / 24 * 24, MOST_POSITIONS));
+}
+
+// The kernel as [column block][tap of the grid][in][columns of the block], filled up with zeros.
+Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, const std::vector<int64_t>& taps) {
+  const int64_t rows = taps.size() * kernel.in, strips = ceil_div(kernel.in, STRIP);
+  Buffer packed(rows * padded(kernel.out));
+  parallel_for(pool, columns.list.size() * taps.size() * strips, [&](int64_t i) {
+    const auto& block = columns.list[i / strips / taps.size()];
+    const int64_t t = i / strips % taps.size(), from = i % strips * STRIP, end = std::min(from + STRIP, kernel.in),
+                  width = block.vectors * LANES;
+    float* to = packed.get() + block.from * rows + t * kernel.in * width;
+    if (block.columns < width) std::fill(to + from * width, to + end * width, 0.0f);
+    if (kernel.transposed) {  // the inner loop goes along the memory that is read
+      for (int64_t f = 0; f < block.columns; ++f)
+        for (int64_t c = from; c < end; ++c) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
+    } else {
+      for (int64_t c = from; c < end; ++c)
+        for (int64_t f = 0; f < block.columns; ++f) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
+    }
+  });
+  return packed;
+}
+
+void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
+              const std::vector<Grid>& grids) {
+  const std::vector<float> zeros(in.c);
+  const Columns columns(out.c);
+  for (const Grid& grid : grids) {
+    const int64_t taps = grid.taps.size(), positions = in.b * grid.rows * grid.columns;
+    const Buffer packed = pack(pool, kernel, columns, grid.taps);
+    const int64_t chunk = chunk_of(positions, in.c);
+    parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
+      const int64_t first = i * chunk, count = std::min(chunk, positions - first);
+      std::vector<const float*> sources(taps * count);
+      std::vector<float*> targets(count);
+      read_positions(in, grid, first, count, zeros.data(), sources.data());
+      write_positions(out, grid, first, count, targets.data());
+      for (const auto& block : columns.list) {
+        const int64_t width = block.vectors * LANES;
+        // As many taps at a time as leave their weights in the cache while all positions pass by.
+        const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (in.c * width));
+        const float* weights = packed.get() + block.from * taps * in.c;
+        std::vector<float*> to(count);
+        for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
+        if (!taps)
+          for (float* row : to) std::fill_n(row, block.columns, 0.0f);
+        for (int64_t t = 0; t < taps; t += together)
+          for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
+            const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
+            MULTIPLY[block.vectors][rows](std::min(together, taps - t), in.c, sources.data() + t * count + p, count,
+                                          weights + t * in.c * width, to.data() + p, block.columns, t > 0);
+          }
+      }
+    });
+  }
+}
+
+// The gradient by the kernel. A small kernel is summed by each thread over a piece of the positions, and the pieces are
+// added in order; of a large one each thread sums some taps and channels over all positions.
+void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, float* out, int64_t kh, int64_t kw,
+                     const Grid& grid) {
+  const int64_t taps = kh * kw, positions = in.b * grid.rows * grid.columns, width = padded(slope.c);
+  const int64_t size = taps * in.c * width;
+  const bool small = size <= (int64_t{1} << 16);
+  const int64_t pieces = small ? std::min<int64_t>(pool.num_threads(), positions) : 1;
+  const int64_t group = small ? in.c : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(in.c, group);
+  const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
+  const std::vector<float> zeros(in.c);
+  const Columns columns(slope.c);
+  const bool direct = pieces == 1 && width == slope.c;  // then the sums are the result
+  const Buffer partial(direct ? 0 : pieces * size), rows(width == slope.c ? 0 : positions * width);
+  float* const sums = direct ? out : partial.get();
+  const float* slopes = slope.data;
+  if (width != slope.c) {  // whole vectors are read
+    parallel_for(pool, in.b, [&](int64_t image) {
+      for (int64_t p = positions / in.b * image; p < positions / in.b * (image + 1); ++p) {
+        std::copy_n(slope.data + p * slope.c, slope.c, rows.get() + p * width);
+        std::fill_n(rows.get() + p * width + slope.c, width - slope.c, 0.0f);
+      }
+    });
+    slopes = rows.get();
+  }
+  parallel_for(pool, pieces * groups, [&](int64_t i) {
+    const int64_t piece = i / groups, of = i % groups;
+    float* sum = sums + piece * size;
+    const int64_t begin = positions * piece / pieces, end = positions * (piece + 1) / pieces;
+    Grid part = grid;
+    int64_t tap_from = 0, c_from = 0, c_end = in.c;
+    if (!small) {
+      tap_from = of / ceil_div(in.c, group);
+      c_from = of % ceil_div(in.c, group) * group;
+      c_end = std::min(c_from + group, in.c);
+      part.taps = {grid.taps[tap_from]};
+      part.row_offsets = {grid.row_offsets[tap_from]};
+      part.column_offsets = {grid.column_offsets[tap_from]};
+    }
+    const int64_t count_taps = part.taps.size();
+    for (int64_t t = tap_from; t < tap_from + count_taps; ++t)
+      std::fill(sum + (t * in.c + c_from) * width, sum + (t * in.c + c_end) * width, 0.0f);
+    std::vector<const float*> sources(count_taps * chunk);
+    const float* from[MOST_POSITIONS];
+    for (int64_t first = begin; first < end; first += chunk) {
+      const int64_t count = std::min(chunk, end - first);
+      read_positions(in, part, first, count, zeros.data(), sources.data());
+      for (int64_t t = 0; t < count_taps; ++t)
+        for (const auto& block : columns.list)
+          for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors]) {
+            const int64_t m = std::min<int64_t>(MAX_M[block.vectors], c_end - c);
+            for (int64_t p = 0; p < count; ++p) from[p] = sources[t * count + p] + c;
+            CORRELATE[block.vectors][m](count, from, slopes + first * width + block.from, width,
+                                        sum + ((tap_from + t) * in.c + c) * width + block.from, width);
+          }
+    }
+  });
+  if (direct) return;
+  parallel_for(pool, ceil_div(taps * in.c, STRIP), [&](int64_t strip) {
+    for (int64_t row = strip * STRIP; row < std::min((strip + 1) * STRIP, taps * in.c); ++row)
+      for (int64_t f = 0; f < slope.c; ++f) {
+        float total = 0;
+        for (int64_t piece = 0; piece < pieces; ++piece) total += sums[piece * size + row * width + f];
+        out[row * slope.c + f] = total;
+      }
+  });
+}
+
+ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                   ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right, int64_t top, int64_t left) {
+  auto k = kernel.dimensions();
+  const Map in = map_of(x), out = map_of(*y);
+  convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[2], k[3], false}, out,
+           forward_grids(out, k[0], k[1], down, right, top, left));
+  return ffi::Error::Success();
+}
+
+ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> slope, ffi::Buffer<ffi::F32> kernel,
+                    ffi::ResultBuffer<ffi::F32> x, int64_t down, int64_t right, int64_t top, int64_t left) {
+  auto k = kernel.dimensions();
+  const Map in = map_of(slope), out = map_of(*x);
+  convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[3], k[2], true}, out,
+           backward_grids(out, k[0], k[1], down, right, top, left));
+  return ffi::Error::Success();
+}
+
+ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> slope,
+                     ffi::ResultBuffer<ffi::F32> kernel, int64_t down, int64_t right, int64_t top, int64_t left) {
+  auto k = kernel->dimensions();
+  const Map in = map_of(x), s = map_of(slope);
+  kernel_gradient(pool, in, s, kernel->typed_data(), k[0], k[1],
+                  forward_grids(s, k[0], k[1], down, right, top, left)[0]);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace pcamjax
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve, pcamjax::forward, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_input, pcamjax::by_input, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_kernel, pcamjax::by_kernel, pcamjax::binding());

@@ -1,0 +1,108 @@
+// Maps [b,h,w,c], kernels [kh,kw,c,f], and which positions of a map a kernel's taps read.
+#pragma once
+
+#include "tile.h"
+
+namespace pcamjax {
+
+struct Map {
+  float* data;
+  int64_t b, h, w, c;
+};
+
+inline Map map_of(ffi::Buffer<ffi::F32>& buffer) {
+  auto d = buffer.dimensions();
+  return {buffer.typed_data(), d[0], d[1], d[2], d[3]};
+}
+
+struct Kernel {
+  const float* data;
+  int64_t h, w, in, out;
+  bool transposed;  // read as [kh,kw,out,in]
+  float at(int64_t tap, int64_t c, int64_t f) const {
+    return transposed ? data[(tap * out + f) * in + c] : data[(tap * in + c) * out + f];
+  }
+};
+
+constexpr int64_t STRIP = 16;  // channels of a kernel that one thread reads at a time
+
+// A grid of output positions, each reading the input at (position * stride + offset) for each of some taps.
+struct Grid {
+  int64_t rows, columns, row_from, column_from, step_down, step_right;  // where in the output
+  int64_t down, right;                                                  // the stride in the input
+  std::vector<int64_t> taps, row_offsets, column_offsets;               // a tap's number and where it reads
+};
+
+inline std::vector<Grid> forward_grids(const Map& out, int64_t kh, int64_t kw, int64_t down, int64_t right, int64_t top,
+                                int64_t left) {
+  Grid grid{out.h, out.w, 0, 0, 1, 1, down, right, {}, {}, {}};
+  for (int64_t tap = 0; tap < kh * kw; ++tap) {
+    grid.taps.push_back(tap);
+    grid.row_offsets.push_back(tap / kw - top);
+    grid.column_offsets.push_back(tap % kw - left);
+  }
+  return {grid};
+}
+
+// The gradient by the input: positions that lie alike to the strides read the same taps of the output's gradient.
+inline std::vector<Grid> backward_grids(const Map& out, int64_t kh, int64_t kw, int64_t down, int64_t right, int64_t top,
+                                 int64_t left) {
+  std::vector<Grid> grids;
+  for (int64_t y = 0; y < std::min(down, out.h); ++y)
+    for (int64_t x = 0; x < std::min(right, out.w); ++x) {
+      Grid grid{ceil_div(out.h - y, down), ceil_div(out.w - x, right), y, x, down, right, 1, 1, {}, {}, {}};
+      for (int64_t tap = 0; tap < kh * kw; ++tap) {
+        const int64_t row = y + top - tap / kw, column = x + left - tap % kw;
+        if (row % down || column % right) continue;
+        grid.taps.push_back(tap);
+        grid.row_offsets.push_back(row / down);
+        grid.column_offsets.push_back(column / right);
+      }
+      grids.push_back(grid);
+    }
+  return grids;
+}
+
+// Where positions [first, first + count) of a grid read each tap: sources[tap * count + i]; zeros outside the map.
+inline void read_positions(const Map& in, const Grid& grid, int64_t first, int64_t count, const float* zeros,
+                    const float** sources) {
+  int64_t column = first % grid.columns, row = first / grid.columns % grid.rows,
+          image = first / (grid.columns * grid.rows);
+  const int64_t taps = grid.taps.size();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t t = 0; t < taps; ++t) {
+      const int64_t y = row * grid.down + grid.row_offsets[t], x = column * grid.right + grid.column_offsets[t];
+      const bool inside = 0 <= y && y < in.h && 0 <= x && x < in.w;
+      sources[t * count + i] = inside ? in.data + ((image * in.h + y) * in.w + x) * in.c : zeros;
+    }
+    if (++column == grid.columns) {
+      column = 0;
+      if (++row == grid.rows) row = 0, ++image;
+    }
+  }
+}
+
+// And where they are written.
+inline void write_positions(const Map& out, const Grid& grid, int64_t first, int64_t count, float** targets) {
+  for (int64_t i = first; i < first + count; ++i) {
+    const int64_t x = grid.column_from + i % grid.columns * grid.step_right,
+                  y = grid.row_from + i / grid.columns % grid.rows * grid.step_down,
+                  image = i / (grid.columns * grid.rows);
+    targets[i - first] = out.data + ((image * out.h + y) * out.w + x) * out.c;
+  }
+}
+
+// The handlers of a convolution and of both of its gradients: two arrays in, one out; strides and pads before.
+inline auto binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Attr<int64_t>("down")
+      .Attr<int64_t>("right")
+      .Attr<int64_t>("top")
+      .Attr<int64_t>("left");
+}
+
+}  // namespace pcamjax

@@ -1,0 +1,140 @@
+// What all kernels share: vectors, work split over XLA's threads, and the two small matrix products.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace pcamjax {
+
+namespace ffi = xla::ffi;
+
+// Registers limit how many sums a product can keep: MAX_N vectors of LANES columns, for MAX_M[vectors] rows.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, MAX_N = 4, MAX_M[] = {0, 12, 12, 8, 6};
+#elif defined(__AVX__)
+constexpr int LANES = 8, MAX_N = 2, MAX_M[] = {0, 6, 6};
+#else
+constexpr int LANES = 4, MAX_N = 4, MAX_M[] = {0, 8, 8, 6, 6};
+#endif
+constexpr int LARGEST_M = 12;
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+
+inline Vector load(const float* from) {
+  Vector v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline int64_t padded(int64_t columns) { return ceil_div(columns, LANES) * LANES; }
+
+// Memory that is not set to anything, aligned to a cache line. The last few blocks are kept for the next call: to get
+// fresh pages from the system takes longer than to fill them.
+class Buffer {
+ public:
+  explicit Buffer(int64_t floats) : block_(take(std::max<int64_t>(floats, 1))) {}
+  Buffer(Buffer&& other) : block_(std::exchange(other.block_, {})) {}
+  ~Buffer() {
+    if (block_.data) give_back(block_);
+  }
+  float* get() const { return block_.data; }
+  float& operator[](int64_t i) const { return block_.data[i]; }
+
+ private:
+  struct Block {
+    float* data = nullptr;
+    int64_t floats = 0;
+  };
+  static constexpr size_t KEPT = 4;
+  static inline std::mutex mutex_;
+  static inline std::vector<Block> kept_;
+
+  static Block take(int64_t floats) {
+    {
+      std::lock_guard lock(mutex_);
+      auto best = kept_.end();
+      for (auto block = kept_.begin(); block != kept_.end(); ++block)
+        if (block->floats >= floats && (best == kept_.end() || block->floats < best->floats)) best = block;
+      if (best != kept_.end()) {
+        const Block block = *best;
+        kept_.erase(best);
+        return block;
+      }
+    }
+    return {static_cast<float*>(std::aligned_alloc(64, ceil_div(floats * 4, 64) * 64)), floats};
+  }
+
+  static void give_back(Block block) {
+    std::lock_guard lock(mutex_);
+    kept_.push_back(block);
+    if (kept_.size() <= KEPT) return;
+    auto smallest = std::min_element(kept_.begin(), kept_.end(), [](auto& a, auto& b) { return a.floats < b.floats; });
+    std::free(smallest->data);
+    kept_.erase(smallest);
+  }
+
+  Block block_;
+};
+
+// Calls work(0) ... work(count - 1) on the threads of the pool and on this one; returns when all are done.
+template <typename Work>
+void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  struct State {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  auto state = std::make_shared<State>();
+  // A thread that comes late finds nothing left and touches neither `work` nor what it refers to.
+  auto help = [state, count, &work] {
+    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
+      work(i);
+      if (state->done.fetch_add(1) + 1 == count) state->done.notify_all();
+    }
+  };
+  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::decay_t<decltype(help)>(help));
+  help();
+  for (int64_t done; (done = state->done.load()) < count;) state->done.wait(done);
+}
+
+// Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
+//
+// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:].
+// Correlate: out[m][:] += sum_p a[p][m] * b[p * b_step][:].
+using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
+                          float* const* out, int64_t columns, bool accumulate);
+using Correlate = void (*)(int64_t count, const float* const* a, const float* b, int64_t b_step, float* out,
+                           int64_t out_step);
+extern const Multiply MULTIPLY[5][LARGEST_M + 1];
+extern const Correlate CORRELATE[5][LARGEST_M + 1];
+
+// Columns in blocks of as many vectors as fit the registers, evenly: 5 vectors are 3 + 2, not 4 + 1.
+struct Columns {
+  explicit Columns(int64_t columns) {
+    const int64_t vectors = ceil_div(columns, LANES), blocks = ceil_div(vectors, MAX_N);
+    for (int64_t i = 0, from = 0; i < blocks; ++i) {
+      const int64_t n = vectors / blocks + (i < vectors % blocks);
+      list.push_back({from * LANES, std::min(n * LANES, columns - from * LANES), static_cast<int>(n)});
+      from += n;
+    }
+  }
+  struct Block {
+    int64_t from, columns;
+    int vectors;
+  };
+  std::vector<Block> list;
+};
+
+}  // namespace pcamjax
