@@ -48,5 +48,9 @@ def get_config() -> ConfigDict:
     config.best_metric = "valid_auc"  # which epoch is kept as checkpoints/best
     config.early_stopping = 0  # epochs without a better best_metric after which to stop; 0: never
     config.checkpoint_every = 500  # steps; every epoch ends with one anyway
+    config.input = {
+        "where": "auto",  # the images lie on the host, on the device, or there if its own memory has room: auto
+        "steps_per_dispatch": 1,  # steps that run as one program; leave 1 on a CPU
+    }
     config.parallel = {"devices": 0, "wrapper": "shard_map"}  # 0: all devices; wrapper shard_map or pmap
     return config.lock()  # a key that is not here is a mistake

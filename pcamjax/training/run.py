@@ -19,7 +19,7 @@ from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
 
 # What may differ when a run goes on: where the data lie and what they are spread over, not what is computed.
-FREE_KEYS = ("data.path", "parallel")
+FREE_KEYS = ("data.path", "input", "parallel")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -118,7 +118,7 @@ def require_same(stored: ConfigDict, asked: ConfigDict, file: Path) -> None:
     """
     # Through JSON, so that a tuple equals the list that it is stored as.
     left, right = (flatten(json.loads(json.dumps(config.to_dict()))) for config in (stored, asked))
-    if missing := sorted(right.keys() - left.keys()):
+    if missing := sorted(key for key in right.keys() - left.keys() if not key.startswith(FREE_KEYS)):
         raise InputError(f"{file}: does not say {missing[0]}, so an older pcamjax has written it; that run can be "
                          "evaluated, but not gone on with: choose another workdir")
     for key in sorted(left | right):

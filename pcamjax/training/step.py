@@ -38,11 +38,14 @@ class TrainState(struct.PyTreeNode):
 
 
 class StepMetrics(struct.PyTreeNode):
-    """Of one step on the global batch: mean loss, number of right answers, norm of the new trained parameters."""
+    """Of a step on the global batch: mean loss, number of right answers, norm of the new trained parameters.
 
-    loss: Float[Array, ""]
-    correct: Int[Array, ""]
-    parameter_norm: Float[Array, ""]
+    Or of several steps, along one axis more.
+    """
+
+    loss: Float[Array, "*steps"]
+    correct: Int[Array, "*steps"]
+    parameter_norm: Float[Array, "*steps"]
 
 
 def initial_state(variables: dict[str, PyTree], seed: int) -> TrainState:
@@ -94,6 +97,36 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                              opt_state=opt_state), metrics
 
     return train_step
+
+
+def make_steps(train_step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]], limit: int) -> Callable[
+        [TrainState, PyTree, Int[Array, ""], Batch | None], tuple[TrainState, StepMetrics]]:
+    """Up to `limit` steps as one program, to be wrapped by `parallel.spread`: (state, items, count, store) -> (state,
+    the metrics of each step).
+
+    `items` holds what the `count` steps read side by side along its second axis, of length `limit`: their batches, or
+    where there is a `store` of all images and labels on the device, the rows of it that are in them.
+    """
+    def steps(state: TrainState, items: PyTree, count: Int[Array, ""], store: Batch | None
+              ) -> tuple[TrainState, StepMetrics]:
+        def step(index: int | Array, state: TrainState) -> tuple[TrainState, StepMetrics]:
+            item = jax.tree.map(lambda x: x[:, index], items)
+            if store is not None:
+                item = jax.tree.map(lambda x: x.at[item].get(mode="promise_in_bounds"), store)
+            return train_step(state, item)
+
+        def next_step(index: Array, carry: tuple[TrainState, StepMetrics]) -> tuple[TrainState, StepMetrics]:
+            state, metrics = step(index, carry[0])
+            return state, jax.tree.map(lambda all, one: all.at[index].set(one), carry[1], metrics)
+
+        if limit == 1:  # XLA compiles the body of a loop otherwise than what stands outside
+            state, metrics = step(0, state)
+            return state, jax.tree.map(jnp.atleast_1d, metrics)
+        empty = StepMetrics(loss=jnp.zeros(limit), correct=jnp.zeros(limit, jnp.int32), parameter_norm=jnp.zeros(limit))
+        # The number of steps is an argument: where fewer are left before a checkpoint, nothing is compiled anew.
+        return jax.lax.fori_loop(0, count, next_step, (state, empty))
+
+    return steps
 
 
 def make_forward(model_name: str) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
