@@ -88,7 +88,8 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
             return loss(logits, batch.labels).mean(), (logits, updated.get("batch_stats", {}))
 
         (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trained)
-        gradient, value = jax.lax.pmean((gradient, value), AXIS)
+        if jax.lax.axis_size(AXIS) > 1:  # XLA:CPU copies all gradients even to average them over one device
+            gradient, value = jax.lax.pmean((gradient, value), AXIS)
         updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),
