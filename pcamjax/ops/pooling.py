@@ -48,11 +48,10 @@ def _native(x, window, stride, pads):
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x, window, stride, pads):
     def on_cpu(x):
-        if not _is_compiled(x):
+        shape = jax.eval_shape(native, x).shape
+        if not (_is_compiled(x) and all(shape)):
             return native(x)
-        rows, columns = ((n + sum(pad) - window) // stride + 1 for n, pad in zip(x.shape[1:3], pads, strict=True))
-        return compiled.call("pcamjax_max_pool", (len(x), rows, columns, x.shape[-1]), x,
-                             **_geometry(window, stride, pads))
+        return compiled.call("pcamjax_max_pool", shape, x, **_geometry(window, stride, pads))
 
     native = partial(_native, window=window, stride=stride, pads=pads)
     return lax.platform_dependent(x, cpu=on_cpu, default=native)
@@ -67,7 +66,7 @@ def _max_pool_backward(window, stride, pads, x, gradient):
         return jax.vjp(partial(_native, window=window, stride=stride, pads=pads), x)[1](gradient)[0]
 
     def on_cpu(x, gradient):
-        if _is_compiled(x):
+        if _is_compiled(x) and gradient.size:
             return compiled.call("pcamjax_max_pool_by_input", x.shape, x, gradient, **_geometry(window, stride, pads))
         if stride == window and pads == ((0, 0), (0, 0)):
             return xla_cpu.max_pool_gradient(x, gradient, window)

@@ -17,6 +17,7 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
+from pcamjax.ops import compiled
 
 # What may differ when a run goes on: where the data lie and what they are spread over, not what is computed.
 FREE_KEYS = ("data.path", "input", "parallel")
@@ -143,7 +144,8 @@ def environment() -> dict[str, Any]:
             "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
                         "processes": jax.process_count()},
-            "cpu_count": os.cpu_count(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
+            "cpu_count": os.cpu_count(), "cpu_kernels": compiled.status(),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The compiled kernels against `jax.lax`: values and gradients over random shapes, and what happens without a compiler."""
+"""The compiled kernels against `jax.lax`: values and gradients over random shapes; and what is done without them."""
 
 import os
 import subprocess
@@ -117,6 +117,13 @@ def test_statistics(c):
     assert_alike(lambda x: jnp.stack(moments(x)), lambda x: jnp.stack([x.mean((0, 1, 2)), (x**2).mean((0, 1, 2))]), x)
     with jax.numpy_rank_promotion("allow"):
         assert_alike(normalise, lambda x, mean, scale, bias: (x - mean) * scale + bias, x, mean, scale, bias)
+
+
+def test_nothing_is_left_of_a_map_smaller_than_the_kernel():
+    x = jnp.zeros((2, 2, 9, 16))
+    assert convolve(x, jnp.zeros((3, 3, 16, 16)), padding="VALID").shape == (2, 0, 7, 16)
+    assert convolve_depthwise(x, jnp.zeros((3, 3, 1, 16)), padding="VALID").shape == (2, 0, 7, 16)
+    assert max_pool(x, window=3).shape == (2, 0, 3, 16)
 
 
 def test_the_kernels_are_what_is_called():

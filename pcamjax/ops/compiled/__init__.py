@@ -94,4 +94,5 @@ def _processor() -> str:
     """What `-march=native` goes by."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
-    return "\n".join([platform.machine(), *sorted({line for line in lines if line.startswith(("model name", "flags"))})])
+    named = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return "\n".join([platform.machine(), *sorted(named)])

@@ -97,7 +97,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   const int64_t places = kh * kw, taps = few ? 1 : places, channels = few ? places * in.c : in.c;
   const int64_t positions = in.b * grid.rows * grid.columns, width = padded(slope.c), size = taps * channels * width;
   const bool small = few || size <= (int64_t{1} << 16);
-  const int64_t pieces = small ? std::min<int64_t>(pool.num_threads(), positions) : 1;
+  const int64_t pieces = small ? std::min<int64_t>(threads_of(pool), positions) : 1;
   const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
   const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
   const std::vector<float> zeros(in.c);

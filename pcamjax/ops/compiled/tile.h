@@ -89,6 +89,8 @@ class Buffer {
   Block block_;
 };
 
+inline int64_t threads_of(ffi::ThreadPool& pool) { return std::max<int64_t>(pool.num_threads(), 1); }
+
 // Calls work(0) ... work(count - 1) on the threads of the pool and on this one; returns when all are done.
 template <typename Work>
 void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
@@ -103,7 +105,7 @@ void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
       if (state->done.fetch_add(1) + 1 == count) state->done.notify_all();
     }
   };
-  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+  const int64_t helpers = std::min(threads_of(pool), count) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::decay_t<decltype(help)>(help));
   help();
   for (int64_t done; (done = state->done.load()) < count;) state->done.wait(done);

@@ -133,7 +133,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
   const int64_t tiles = in.b * reads.rows * reads.columns;
   // Tiles worked on together: their places should stay in a core's cache, but the kernels are read anew for each chunk.
   const int64_t fitting = std::clamp<int64_t>((int64_t{1} << 18) / (INS * in.c), 24, 96);
-  const int64_t chunk = std::min(ceil_div(tiles, pool.num_threads()), std::max(fitting, in.c * out.c / 1024));
+  const int64_t chunk = std::min(ceil_div(tiles, threads_of(pool)), std::max(fitting, in.c * out.c / 1024));
   parallel_for(pool, ceil_div(tiles, chunk), [&](int64_t i) {
     const int64_t first = i * chunk, count = std::min(chunk, tiles - first);
     static thread_local std::vector<float> scratch;
