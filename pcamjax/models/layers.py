@@ -1,4 +1,7 @@
-"""The few layers that all networks share, with Keras' defaults and one feature map behind every name."""
+"""The few layers that all networks share, with Keras' defaults and one feature map behind every name.
+
+A layer computes in the dtype of its input, whatever that of its parameters and statistics is.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,9 +47,9 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
         shape = (*self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        y = convolve(x, kernel, strides=self.strides, padding=self.padding)
+        y = convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).reshape(1, 1, 1, -1)
+            y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).astype(x.dtype).reshape(1, 1, 1, -1)
         return y if self.activation is None else self.activation(y)
 
 
@@ -59,7 +62,7 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kernel = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
-        return convolve_depthwise(x, kernel, strides=self.strides, padding=self.padding)
+        return convolve_depthwise(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
 
 
 class SeparableConv(nn.Module):
@@ -72,7 +75,8 @@ class SeparableConv(nn.Module):
         depthwise = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
         pointwise = self.param("pointwise_kernel", nn.initializers.glorot_uniform(),
                                (1, 1, x.shape[-1], self.filters))
-        return convolve(convolve_depthwise(x, depthwise, padding="SAME"), pointwise, padding="SAME")
+        x = convolve_depthwise(x, depthwise.astype(x.dtype), padding="SAME")
+        return convolve(x, pointwise.astype(x.dtype), padding="SAME")
 
 
 def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: type = float) -> Array:
@@ -92,7 +96,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b u"]:
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.units))
         bias = self.param("bias", nn.initializers.zeros, (self.units,))
-        y = x @ kernel + bias[None, :]
+        y = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)[None, :]
         return y if self.activation is None else self.activation(y)
 
 
@@ -110,7 +114,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         by_batch = train and self.name not in self.training.frozen
         normalise = nn.BatchNorm(use_running_average=not by_batch, momentum=self.training.batch_norm_momentum,
-                                 epsilon=self.epsilon, use_scale=self.use_scale,
+                                 epsilon=self.epsilon, use_scale=self.use_scale, dtype=x.dtype,
                                  axis_name=None if self.is_initializing() else self.training.axis_name)
         nn.share_scope(self, normalise)
         return normalise(x)
@@ -200,7 +204,7 @@ class AveragePool(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         window, strides = (self.window, self.window), (self.stride, self.stride)
-        return nn.avg_pool(x, window, strides, self.padding, count_include_pad=False)
+        return nn.avg_pool(x, window, strides, self.padding, count_include_pad=False).astype(x.dtype)
 
 
 class MaxPool(nn.Module):
