@@ -54,8 +54,14 @@ def _native_gradients(x, kernel, gradient, strides, pads):
 
 
 def _on_platform(cpu, default, *arrays, strides, pads):
-    cpu, default = (partial(function, strides=strides, pads=pads) for function in (cpu, default))
-    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+    dtype = arrays[0].dtype
+
+    def on_cpu(*arrays):
+        # A CPU multiplies no narrower numbers than these, and sums of products need their digits.
+        wide = (x.astype(jnp.promote_types(dtype, jnp.float32)) for x in arrays)
+        return jax.tree.map(lambda y: y.astype(dtype), cpu(*wide, strides=strides, pads=pads))
+
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(default, strides=strides, pads=pads))
 
 
 def _size(x, kernel, strides, pads):

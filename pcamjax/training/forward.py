@@ -17,9 +17,9 @@ class Forward:
     """A network in evaluation mode, compiled once for batches of `batch_size` over `devices`."""
 
     def __init__(self, model_name: str, batch_size: int, devices: list[jax.Device],
-                 wrapper: Literal["shard_map", "pmap"] = "shard_map"):
+                 wrapper: Literal["shard_map", "pmap"] = "shard_map", precision: str = "float32"):
         self.batch_size = batch_size
-        forward = make_forward(model_name)
+        forward = make_forward(model_name, precision)
 
         def gathered(variables: dict[str, PyTree], rows: Int[Array, " b"], images: UInt8[Array, "m 96 96 3"]) -> Array:
             return forward(variables, images.at[rows].get(mode="promise_in_bounds"))

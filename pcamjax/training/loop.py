@@ -85,7 +85,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     total_steps = phases[-1].last_step
     place = choose_place(config.input.where, len(train) + len(valid), devices)
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
-    forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
+    forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
+                      config.model.precision)
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         done = checkpoints.latest_step("last")
@@ -113,7 +114,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             if number == phase.first_step:
                 state = replicate(start_phase(state, phase.optimizer, phase.frozen), devices)
             step = make_train_step(config.model.name, phase.optimizer, loss, config.augmentation.to_dict(),
-                                   config.model.batch_norm_momentum, phase.frozen)
+                                   config.model.batch_norm_momentum, phase.frozen, config.model.precision)
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):

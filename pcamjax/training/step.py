@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch
-from pcamjax.models import model_spec
+from pcamjax.models import model_input, model_spec
 from pcamjax.models.layers import Training
 from pcamjax.models.variables import join_parameters, split_parameters
 from pcamjax.ops.positions import keys_by_position
@@ -63,22 +63,25 @@ def start_phase(state: TrainState, optimizer: optax.GradientTransformation, froz
 def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                     loss: Callable[[Float[Array, "b 2"], Int[Array, " b"]], Float[Array, " b"]],
                     augmentation: Mapping[str, Any], batch_norm_momentum: float = 0.99,
-                    frozen: frozenset[str] = frozenset(),
+                    frozen: frozenset[str] = frozenset(), precision: str = "float32",
                     ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A step on this device's piece of the global batch, to be wrapped by `parallel.spread`.
 
     Gradients, metrics and BatchNorm's moments are averaged over the devices, and the keys of augmentation and dropout
     follow an example's position in the global batch, so that N devices take the step that one would. The parameters of
     the layers `frozen` are constants of the loss: nothing is differentiated that only they would need.
+
+    Raises:
+      InputError: there is no such `precision`.
     """
-    spec = model_spec(model_name)
-    network = spec.build(Training(AXIS, batch_norm_momentum, frozen))
+    network = model_spec(model_name).build(Training(AXIS, batch_norm_momentum, frozen))
+    prepare = model_input(model_name, precision)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
         keys = keys_by_position(augment_key, len(batch.labels), AXIS)
-        images = spec.preprocess(augment(batch.images, keys, augmentation))
+        images = prepare(augment(batch.images, keys, augmentation))
         trained, fixed = split_parameters(state.params, frozen)
 
         def mean_loss(trained: PyTree) -> tuple[Float[Array, ""], tuple[Float[Array, "b 2"], PyTree]]:
@@ -130,12 +133,16 @@ def make_steps(train_step: Callable[[TrainState, Batch], tuple[TrainState, StepM
     return steps
 
 
-def make_forward(model_name: str) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
-    """The network in evaluation mode: (variables, images 0..255) -> logits [B,2]."""
-    spec = model_spec(model_name)
-    network = spec.build()
+def make_forward(model_name: str, precision: str = "float32"
+                 ) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
+    """The network in evaluation mode: (variables, images 0..255) -> logits [B,2].
+
+    Raises:
+      InputError: there is no such `precision`.
+    """
+    network, prepare = model_spec(model_name).build(), model_input(model_name, precision)
 
     def forward(variables: dict[str, PyTree], images: Array) -> Float[Array, "b 2"]:
-        return network.apply(variables, spec.preprocess(images.astype(jnp.float32)), train=False)
+        return network.apply(variables, prepare(images.astype(jnp.float32)), train=False)
 
     return forward

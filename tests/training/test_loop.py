@@ -196,7 +196,8 @@ def test_of_several_steps_the_first_that_is_not_finite_is_named():
 @pytest.mark.parametrize(("key", "value"), [
     ("epochs", 0), ("batch_size", 0), ("eval_batch_size", 0), ("checkpoint_every", 0), ("seed", -1),
     ("early_stopping", -1), ("head.epochs", -1), ("model.frozen", "block9"), ("model.weights", "missing.h5"),
-    ("best_metric", "valid_aoc"), ("parallel.devices", -1), ("input.where", "disk"), ("input.steps_per_dispatch", 0)])
+    ("best_metric", "valid_aoc"), ("parallel.devices", -1), ("input.where", "disk"), ("input.steps_per_dispatch", 0),
+    ("model.precision", "float16")])
 def test_a_setting_that_could_only_fail_later_is_refused_before_the_folder_is_taken(noise, tmp_path, key, value):
     with pytest.raises(InputError, match=key.split(".")[-1]):
         fit(tiny.config(noise.path, **{key: value}), noise, tiny.split(noise), RunFolder(tmp_path / "run"))
