@@ -5,21 +5,34 @@
 namespace pcamjax {
 namespace {
 
-// One row of positions of a grid for all channels: to[p] = sum_t sources[t][p] * kernel[taps[t]].
+// One row of positions of a grid: to[p] = sum_t sources[t][p] * kernel[taps[t]], in N vectors of channels from c on.
+template <int TAPS, int N>
+void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
+           int64_t channels, int64_t c) {
+  Vector weights[TAPS + 1][N];
+#pragma GCC unroll 9
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + taps[t] * channels + c + n * LANES);
+  for (int64_t p = 0; p < count; ++p) {
+    Vector sums[N] = {};
+#pragma GCC unroll 9
+    for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, sums[n]);
+  }
+}
+
 template <int TAPS>
 void row(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
          int64_t channels) {
-  each_vector(channels, [&](int64_t c, int64_t) {
-    Vector weights[TAPS + 1];
-#pragma GCC unroll 9
-    for (int t = 0; t < TAPS; ++t) weights[t] = load(kernel + taps[t] * channels + c);
-    for (int64_t p = 0; p < count; ++p) {
-      Vector sum = {};
-#pragma GCC unroll 9
-      for (int t = 0; t < TAPS; ++t) sum += load(sources[t * count + p] + c) * weights[t];
-      store(targets[p] + c, sum);
-    }
-  });
+  int64_t c = 0;
+  for (; c + 2 * LANES <= channels; c += 2 * LANES)
+    strip<TAPS, 2>(sources, targets, count, kernel, taps, channels, c);
+  if (c + LANES <= channels) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, c);
+  if (channels % LANES) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, channels - LANES);
 }
 
 constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row<5>, row<6>, row<7>, row<8>, row<9>};
