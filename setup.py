@@ -53,6 +53,8 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         # TFDS imports importlib_resources when it prepares data, and does not say so.
         "tfds": [*TENSORFLOW, "importlib_resources>=6"],
+        # The peers that `experiments.benchmark` measures beside us; any of them may be missing.
+        "benchmark": [*TENSORFLOW, "keras>=3.12", "torch>=2.9"],
         "test": [
             *TENSORFLOW,
             "beartype>=0.22",

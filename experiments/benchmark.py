@@ -19,8 +19,8 @@ NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50",
 PRECISIONS = list(TOLERANCES)
 TASKS = [*OF_NETWORKS, *OF_BATCHES]
 NETWORKS = flags.DEFINE_list("networks", NINE, "The networks to measure.")
-SUBJECT_NAMES = flags.DEFINE_list("subjects", [name for name in SUBJECTS if name != "machine"],
-                                  "Who is measured, of these.")
+SUBJECT_NAMES = flags.DEFINE_list("subjects", [OURS, "keras_tensorflow", "keras_jax", "torch", "torch_compile"],
+                                  f"Who is measured, of {', '.join(SUBJECTS)}.")
 TASK_NAMES = flags.DEFINE_list("tasks", TASKS, "What is measured, of these; the last two beside train.")
 FROZEN = flags.DEFINE_list("frozen", ["thesis"], "What is frozen, as config.model.frozen.")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Images a step; by default config.batch_size.")

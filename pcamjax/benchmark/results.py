@@ -17,6 +17,13 @@ from pcamjax.report.figures import RooflinePoint, roofline, save
 
 Row = dict[str, Any]
 CASE = ("task", "network", "batch_size", "frozen", "precision")
+# Columns of the table of all that was measured: key in a row, unit, format.
+FIGURES = {"ms": ("seconds", 1e-3, ".1f"), "images/s": ("images_per_second", 1.0, ".0f"),
+           "ratio to pcamjax": ("ratio", 1.0, ".2f"), "first time s": ("first_seconds", 1.0, ".1f"),
+           "compile s": ("compile_seconds", 1.0, ".1f"), "peak MiB": ("peak_bytes", 2.0**20, ".0f"),
+           "GFLOP": ("flops", 1e9, ".2f"), "GFLOP/s": ("flop_per_second", 1e9, ".1f"),
+           "of product": ("share_of_product", 1.0, ".0%"), "GB/s": ("bytes_per_second", 1e9, ".1f"),
+           "of bandwidth": ("share_of_bandwidth", 1.0, ".0%")}
 
 
 def rows_of(group: str, measurements: Sequence[Measurement]) -> list[Row]:
@@ -99,20 +106,16 @@ def markdown(rows: Sequence[Row]) -> str:
                                 f"{row['images_per_second']:.0f}",
                                 f"{step['images_per_second'] / row['images_per_second']:.1%}"])
     everything = [[row["subject"], *_case(row), row["devices"], *(
-        [row["reason"] and f"not measured: {row['reason']}"] + [""] * 11 if row["reason"] else [
-            _milliseconds(row), _figure(row, "images_per_second", ".0f"), _figure(row, "ratio", ".2f"),
-            _figure(row, "first_seconds", ".1f"), _figure(row, "compile_seconds", ".1f"),
-            _figure(row, "peak_bytes", ".0f", 2**-20), _figure(row, "flops", ".2f", 1e-9),
-            _figure(row, "flop_per_second", ".1f", 1e-9), _figure(row, "share_of_product", ".0%"),
-            _figure(row, "bytes_per_second", ".1f", 1e-9), _figure(row, "share_of_bandwidth", ".0%")])]
-        for row in rows]
+        _figure(row, *figure) for figure in FIGURES.values())] for row in rows]
+    for cells, row in zip(everything, rows, strict=True):
+        if row["reason"]:
+            cells[-len(FIGURES)] = f"not measured: {row['reason']}"
     case = ["task", "network", "batch", "frozen", "precision"]
     return "\n\n".join([
         _table([*case, "pcamjax ms", "fastest peer", "its ms", "ratio (by round)", "pcamjax peak MiB", "smallest peer",
                 "its peak MiB", "ratio"], beside),
         _table(["what", *case, "ms a batch", "images/s", "share of the step's time"], feeding),
-        _table(["subject", *case, "devices", "ms", "images/s", "ratio to pcamjax", "first time s", "compile s",
-                "peak MiB", "GFLOP", "GFLOP/s", "of product", "GB/s", "of bandwidth"], everything)]) + "\n"
+        _table(["subject", *case, "devices", *FIGURES], everything)]) + "\n"
 
 
 def _same(row: Row, other: Row) -> bool:
@@ -125,11 +128,11 @@ def _case(row: Row) -> list[Any]:
 
 
 def _milliseconds(row: Row) -> str:
-    return f"{1e3 * row['seconds']:.1f}"
+    return _figure(row, *FIGURES["ms"])
 
 
-def _figure(row: Row, key: str, form: str, unit: float = 1.0) -> str:
-    return f"{row[key] * unit:{form}}" if row.get(key) else ""
+def _figure(row: Row, key: str, unit: float, form: str) -> str:
+    return f"{row[key] / unit:{form}}" if row.get(key) else ""
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:

@@ -255,7 +255,8 @@ def save(figure: Figure, path: str | os.PathLike) -> bytes:
     """Writes the figure as PNG or SVG, as the path's suffix says, atomically, and returns the bytes written."""
     buffer = io.BytesIO()
     suffix = Path(path).suffix[1:]
-    figure.savefig(buffer, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
+    with matplotlib.rc_context({"svg.hashsalt": "pcamjax"}):  # the same figure has the same bytes
+        figure.savefig(buffer, format=suffix, metadata={"Date": None} if suffix == "svg" else {"Software": None})
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return buffer.getvalue()

@@ -18,8 +18,7 @@ KINDS = {kind for kind in vars(layers).values() if inspect.isclass(kind) and iss
 
 
 def watch(name: str, precision: str):
-    """The dtypes that a network's layers put out while it is trained, by path and class, and those of its logits and new
-    statistics."""
+    """The dtypes of what a training network's layers put out, by path and class, and of its logits and statistics."""
     put_out, network = {}, create(name)
 
     def intercept(call, args, kwargs, context):

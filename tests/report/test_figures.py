@@ -130,3 +130,18 @@ def test_a_dotted_line_stands_between_the_phases():
     values = history(4) | {"phase": np.array([1.0, 1.0, 2.0, 2.0])}
     for axes in figures.learning_curves(values).axes:
         assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [2.5]
+
+
+def test_roofline():
+    point = figures.RooflinePoint
+    figure = figures.roofline([point("vgg19", "train", 20.0, 150e9, 120e9), point("vgg19", "infer", 30.0, 100e9, 200e9),
+                               point("mobilenet", "train", 2.0, 40e9, float("nan"))], 160e9, 40e9)
+    assert {"train", "infer", "FLOPs a byte", "GFLOP/s", "vgg19", "mobilenet", "pcamjax", "fastest peer"
+            } <= set(words(figure))
+    train, infer = figure.axes
+    lines = {line.get_label(): line for line in train.lines}
+    np.testing.assert_allclose(np.transpose(lines["pcamjax"].get_data()), [[20, 150], [2, 40]])
+    np.testing.assert_allclose(np.transpose(lines["fastest peer"].get_data()), [[20, 120], [2, np.nan]])
+    x, y = lines["product of matrices, memory"].get_data()
+    np.testing.assert_allclose(y, np.minimum(160, 40 * x))
+    assert x.min() < 2 and x.max() > 30 and infer.get_ylim() == train.get_ylim()

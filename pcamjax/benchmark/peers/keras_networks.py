@@ -22,8 +22,8 @@ Path = tuple[str, ...]
 def keras_network(name: str, size: int, **options: Any) -> keras.Model:
     """Keras' network for images of `size`, by default without a classifier, its layers numbered from the start."""
     keras.utils.clear_session()
-    family, _, alpha = name.partition("_0")  # mobilenet_025, but inception_v3
-    if alpha:
+    family, _, alpha = name.rpartition("_")
+    if family == "mobilenet":
         name, options = family, options | {"alpha": int(alpha) / 100}
     options = {"weights": None, "include_top": False, "input_shape": (size, size, 3)} | options
     return getattr(keras.applications, CLASSES[name])(**options)

@@ -1,8 +1,8 @@
 """Networks of Keras in PyTorch: translated layer by layer from the description that Keras gives of a model.
 
-Nothing is slowed down by padding as TensorFlow pads: wherever the same windows can be had from a layer's own
-`padding` or `ceil_mode` they are, and a network that pads at the bottom right alone, as MobileNet does, is built turned
-by 180 degrees, images and kernels, for PyTorch can pad at the top left alone at no cost.
+Nothing is slowed down by padding as TensorFlow pads: the same windows are had from a layer's own `padding` or
+`ceil_mode`, and a network that pads at the bottom right alone, as MobileNet does, is built turned by 180 degrees,
+images and kernels, for PyTorch can pad at the top left alone at no cost.
 """
 
 import operator
@@ -41,7 +41,7 @@ def translate(description: Mapping[str, Any], weights: Weights, frozen: frozense
         scale, mean, var.
       frozen: names of layers whose parameters are not trained; call `train_mode` for their BatchNorm to know.
     Raises:
-      ValueError: a layer that is not known here, or cannot be turned.
+      ValueError: a layer that is not known here, or windows that PyTorch's own layers cannot have.
     """
     translation = _Translation(description["layers"], weights)
     graph, modules = fx.Graph(), translation.modules
@@ -147,32 +147,28 @@ class _Translation:
 
     def _convolution(self, layer: Mapping[str, Any], role: str, use_bias: bool) -> Iterator[nn.Module]:
         config = layer["config"]
-        windows = self._windows(layer, config["kernel_size"])
-        if not all(axis.fits(False) for axis in windows):
-            yield nn.ZeroPad2d(_sides(windows))
-            windows = [axis._replace(before=0) for axis in windows]
-        yield _convolution(self.weights[layer["name"]], role, use_bias, tuple(config["strides"]),
-                           tuple(axis.before for axis in windows), self.turned)
+        padding, _ = self._padding(layer, config["kernel_size"])
+        yield _convolution(self.weights[layer["name"]], role, use_bias, tuple(config["strides"]), padding, self.turned)
 
     def _max_pool(self, layer: Mapping[str, Any]) -> Iterator[nn.Module]:
         config = layer["config"]
-        windows = self._windows(layer, config["pool_size"])
-        ceil_mode = not all(axis.fits(False) for axis in windows)
-        if not all(axis.fits(ceil_mode) for axis in windows):
-            yield nn.ConstantPad2d(_sides(windows), -torch.inf)
-            windows, ceil_mode = [axis._replace(before=0) for axis in windows], False
-        yield nn.MaxPool2d(tuple(config["pool_size"]), tuple(config["strides"]),
-                           tuple(axis.before for axis in windows), ceil_mode=ceil_mode)
+        padding, ceil_mode = self._padding(layer, config["pool_size"])
+        yield nn.MaxPool2d(tuple(config["pool_size"]), tuple(config["strides"]), padding, ceil_mode=ceil_mode)
 
     def _average_pool(self, layer: Mapping[str, Any]) -> Iterator[nn.Module]:
         config = layer["config"]
-        windows = self._windows(layer, config["pool_size"])
-        if not all(axis.fits(False) for axis in windows):
-            raise ValueError(f"{layer['name']}: an average over windows that are padded on one side is not known here")
-        yield nn.AvgPool2d(tuple(config["pool_size"]), tuple(config["strides"]),
-                           tuple(axis.before for axis in windows), count_include_pad=False)
+        padding, _ = self._padding(layer, config["pool_size"])
+        yield nn.AvgPool2d(tuple(config["pool_size"]), tuple(config["strides"]), padding, count_include_pad=False)
 
-    def _windows(self, layer: Mapping[str, Any], sizes: Sequence[int]) -> "list[_Windows]":
+    def _padding(self, layer: Mapping[str, Any], sizes: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+        """The padding, and for a max-pool the `ceil_mode`, by which a layer of PyTorch has Keras' windows."""
+        windows = self._windows(layer, sizes)
+        for ceil_mode in (False, True)[: 2 if layer["class_name"] == "MaxPooling2D" else 1]:
+            if all(axis.fits(ceil_mode) for axis in windows):
+                return tuple(axis.before for axis in windows), ceil_mode
+        raise ValueError(f"{layer['name']}: PyTorch cannot pad it by {[(axis.before, axis.after) for axis in windows]}")
+
+    def _windows(self, layer: Mapping[str, Any], sizes: Sequence[int]) -> list[_Windows]:
         """Where Keras puts the windows of a layer, down and across."""
         ((source, shape),), same = _inputs(layer), layer["config"]["padding"] == "same"
         margin = self.margins.get(source, (0, 0))
@@ -237,12 +233,6 @@ def _convolution(values: Mapping[str, np.ndarray], role: str, use_bias: bool, st
     if use_bias:
         _fill(made.bias, values["bias"])
     return made
-
-
-def _sides(windows: Sequence[_Windows]) -> tuple[int, ...]:
-    """The padding as PyTorch's layers for it take it: left, right, top, bottom."""
-    down, across = windows
-    return across.before, across.after, down.before, down.after
 
 
 def _activation(name: str, inplace: bool) -> nn.Module:
