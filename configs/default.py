@@ -10,6 +10,7 @@ def get_config() -> ConfigDict:
         "name": "scratch1",
         "batch_norm_momentum": 0.99,  # Keras' momentum; lower for very short runs
         "weights": "",  # to begin from: "" draws them, "imagenet" is downloaded, or the path of a Keras file
+        "precision": "float32",  # of what the layers compute: float32 or bfloat16; parameters and logits are float32
         "frozen": "none",  # layers not trained: none, thesis (its boundary), backbone, or the last ones, by name
     }
     config.data = {
@@ -48,5 +49,9 @@ def get_config() -> ConfigDict:
     config.best_metric = "valid_auc"  # which epoch is kept as checkpoints/best
     config.early_stopping = 0  # epochs without a better best_metric after which to stop; 0: never
     config.checkpoint_every = 500  # steps; every epoch ends with one anyway
+    config.input = {
+        "where": "auto",  # the images lie on the host, on the device, or there if its own memory has room: auto
+        "steps_per_dispatch": 1,  # steps that run as one program; leave 1 on a CPU
+    }
     config.parallel = {"devices": 0, "wrapper": "shard_map"}  # 0: all devices; wrapper shard_map or pmap
     return config.lock()  # a key that is not here is a mistake

@@ -45,21 +45,25 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return size // batch_size
 
 
+def batch_rows(indices: Int[np.ndarray, " n"], step: int, *, batch_size: int, seed: int) -> Int[np.ndarray, " b"]:
+    """Which of `indices` the batch of a step (from 0) of a run holds, in order; a function of its arguments alone."""
+    epoch, position = divmod(step, steps_per_epoch(len(indices), batch_size))
+    order = epoch_permutation(seed, epoch, len(indices))
+    return indices[order[position * batch_size:(position + 1) * batch_size]]
+
+
 def train_batches(images: UInt8[np.ndarray, "m 96 96 3"], labels: Int[np.ndarray, " m"],
                   indices: Int[np.ndarray, " n"], *, batch_size: int, seed: int, first_step: int, last_step: int,
                   process: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """The batches of the steps `first_step` to `last_step - 1` of a training run on `images[indices]`.
 
-    What a batch holds depends on (seed, epoch, step) alone, so a run resumes by asking for the steps it
-    lacks. `process` is (index, count): each process reads its own consecutive piece of every global batch.
+    What a batch holds is `batch_rows`, so a run resumes by asking for the steps it lacks. `process` is (index, count):
+    each process reads its own consecutive piece of every global batch.
     """
-    steps = steps_per_epoch(len(indices), batch_size)
     piece = _piece(batch_size, process)
 
     def batch(step: int) -> Batch:
-        epoch, position = divmod(int(step), steps)
-        order = epoch_permutation(seed, epoch, len(indices))[position * batch_size:(position + 1) * batch_size]
-        rows = indices[order[piece]]
+        rows = batch_rows(indices, int(step), batch_size=batch_size, seed=seed)[piece]
         return Batch(images[rows], labels[rows].astype(np.int32))
 
     return _prefetched(grain.MapDataset.range(first_step, last_step).map(batch))
@@ -69,12 +73,15 @@ def eval_batches(images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray
                  process: tuple[int, int] = (0, 1)) -> Iterator[EvalBatch]:
     """Every example of `images[indices]` once and in order; the last batch is filled up with masked rows."""
     piece = _piece(batch_size, process)
+    parts = grain.MapDataset.source(eval_rows(indices, batch_size=batch_size))
+    return _prefetched(parts.map(lambda part: EvalBatch(images[part[0][piece]], part[1][piece])))
 
-    def batch(number: int) -> EvalBatch:
-        rows = np.arange(number * batch_size, (number + 1) * batch_size)[piece]
-        return EvalBatch(images[indices[np.minimum(rows, len(indices) - 1)]], rows < len(indices))
 
-    return _prefetched(grain.MapDataset.range(-(-len(indices) // batch_size)).map(batch))
+def eval_rows(indices: Int[np.ndarray, " n"], *, batch_size: int
+              ) -> list[tuple[Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
+    """Which of `indices` each batch of an evaluation holds, and which of these are no padding."""
+    places = np.arange(-(-len(indices) // batch_size) * batch_size).reshape(-1, batch_size)
+    return list(zip(indices[np.minimum(places, len(indices) - 1)], places < len(indices), strict=True))
 
 
 def _piece(batch_size: int, process: tuple[int, int]) -> slice:

@@ -92,5 +92,6 @@ def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.nd
             progress: str | None = None) -> Float[np.ndarray, "n 2"]:
     parallel = run.config.parallel
     devices = choose_devices(parallel.devices, batch_size)
-    forward = Forward(run.config.model.name, batch_size, devices, parallel.wrapper)
+    forward = Forward(run.config.model.name, batch_size, devices, parallel.wrapper,
+                      run.config.model.get("precision", "float32"))
     return forward.logits(replicate(run.variables, devices), images, indices, progress=progress)

@@ -22,6 +22,7 @@ from pcamjax.models.vgg import vgg19
 from pcamjax.models.xception import xception
 
 Images = Float[Array, "b h w 3"]
+PRECISIONS = ("float32", "bfloat16")
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
@@ -183,6 +184,20 @@ def model_spec(name: str) -> ModelSpec:
         return _mobilenet(int(other[1]) / 100)
     raise InputError(f"network {name!r} is not known; choose one of {', '.join(MODELS)}, or mobilenet_<alpha in per "
                      "cent, three digits>")
+
+
+def model_input(name: str, precision: str) -> Callable[[Images], Images]:
+    """From pixels in 0..255 to the input of the network `name`, in whose dtype it will compute.
+
+    Parameters, BatchNorm's statistics and the logits are float32 all the same.
+
+    Raises:
+      InputError: there is no such network or no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"config.model.precision = {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    preprocess = model_spec(name).preprocess
+    return lambda pixels: preprocess(pixels).astype(precision)
 
 
 def create(name: str) -> Network:

@@ -1,4 +1,7 @@
-"""The few layers that all networks share, with Keras' defaults and one feature map behind every name."""
+"""The few layers that all networks share, with Keras' defaults and one feature map behind every name.
+
+A layer computes in the dtype of its input, whatever that of its parameters and statistics is.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from pcamjax.ops.convolution import convolve, convolve_depthwise
-from pcamjax.ops.pooling import max_pool
+from pcamjax.ops.pooling import average_pool, max_pool
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.ops.statistics import moments, normalise
 
@@ -46,9 +49,9 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
         shape = (*self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        y = convolve(x, kernel, strides=self.strides, padding=self.padding)
+        y = convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).reshape(1, 1, 1, -1)
+            y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).astype(x.dtype).reshape(1, 1, 1, -1)
         return y if self.activation is None else self.activation(y)
 
 
@@ -61,7 +64,7 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kernel = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
-        return convolve_depthwise(x, kernel, strides=self.strides, padding=self.padding)
+        return convolve_depthwise(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
 
 
 class SeparableConv(nn.Module):
@@ -74,7 +77,8 @@ class SeparableConv(nn.Module):
         depthwise = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
         pointwise = self.param("pointwise_kernel", nn.initializers.glorot_uniform(),
                                (1, 1, x.shape[-1], self.filters))
-        return convolve(convolve_depthwise(x, depthwise, padding="SAME"), pointwise, padding="SAME")
+        x = convolve_depthwise(x, depthwise.astype(x.dtype), padding="SAME")
+        return convolve(x, pointwise.astype(x.dtype), padding="SAME")
 
 
 def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: type = float) -> Array:
@@ -94,7 +98,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b u"]:
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.units))
         bias = self.param("bias", nn.initializers.zeros, (self.units,))
-        y = x @ kernel + bias[None, :]
+        y = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)[None, :]
         return y if self.activation is None else self.activation(y)
 
 
@@ -110,14 +114,14 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        channels = (x.shape[-1],)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        var = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = self.param("scale", nn.initializers.ones, channels) if self.use_scale else jnp.ones(channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        wide, shape = x.astype(jnp.promote_types(x.dtype, jnp.float32)), ((x.shape[-1],), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, *shape)
+        var = self.variable("batch_stats", "var", jnp.ones, *shape)
+        scale = self.param("scale", nn.initializers.ones, *shape) if self.use_scale else jnp.ones(*shape)
+        bias = self.param("bias", nn.initializers.zeros, *shape)
         if not train or self.name in self.training.frozen:
-            return normalise(x, mean.value, scale * lax.rsqrt(var.value + self.epsilon), bias)
-        mean_now, square_now = moments(x)
+            return normalise(wide, mean.value, scale * lax.rsqrt(var.value + self.epsilon), bias).astype(x.dtype)
+        mean_now, square_now = moments(wide)
         if self.training.axis_name and not self.is_initializing():
             mean_now, square_now = lax.pmean((mean_now, square_now), self.training.axis_name)
         var_now = jnp.maximum(square_now - mean_now**2, 0)
@@ -125,7 +129,7 @@ class BatchNorm(nn.Module):
             momentum = self.training.batch_norm_momentum
             mean.value = momentum * mean.value + (1 - momentum) * mean_now
             var.value = momentum * var.value + (1 - momentum) * var_now
-        return normalise(x, mean_now, scale * lax.rsqrt(var_now + self.epsilon), bias)
+        return normalise(wide, mean_now, scale * lax.rsqrt(var_now + self.epsilon), bias).astype(x.dtype)
 
 
 class Dropout(nn.Module):
@@ -211,8 +215,7 @@ class AveragePool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        window, strides = (self.window, self.window), (self.stride, self.stride)
-        return nn.avg_pool(x, window, strides, self.padding, count_include_pad=False)
+        return average_pool(x, window=self.window, stride=self.stride, padding=self.padding)
 
 
 class MaxPool(nn.Module):

@@ -1,5 +1,6 @@
 """What every network is: a backbone that makes a feature map and a classifier that reads it."""
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -44,7 +45,8 @@ class HiddenLayers(nn.Module):
             x = Dense(units, nn.relu, name=f"dense{i}")(x)
             if rate:
                 x = Dropout(rate, self.training.axis_name, name=f"dense{i}_dropout")(x, train=train)
-        return Dense(2, name="logits")(x)
+        # Of so few numbers every digit counts: in bfloat16 many patches would share a score.
+        return Dense(2, name="logits")(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 class FineTunedClassifier(nn.Module):

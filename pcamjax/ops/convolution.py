@@ -1,8 +1,8 @@
 """2-D convolution that is fast on a CPU as well as on an accelerator.
 
-Everything here computes what `jax.lax.conv_general_dilated` computes, and on a GPU or TPU it is that. On a CPU it is the
-compiled kernels' work, or without them the forms of `xla_cpu`. Differentiable in reverse mode only (`jax.grad`, not
-`jax.jvp`).
+Everything here computes what `jax.lax.conv_general_dilated` computes, and on a GPU or TPU it is that. On a CPU it is
+the compiled kernels' work, or without them the forms of `xla_cpu`. Differentiable in reverse mode only (`jax.grad`,
+not `jax.jvp`).
 """
 
 from functools import partial
@@ -54,8 +54,14 @@ def _native_gradients(x, kernel, gradient, strides, pads):
 
 
 def _on_platform(cpu, default, *arrays, strides, pads):
-    cpu, default = (partial(function, strides=strides, pads=pads) for function in (cpu, default))
-    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+    dtype = arrays[0].dtype
+
+    def on_cpu(*arrays):
+        # A CPU multiplies no narrower numbers than these, and sums of products need their digits.
+        wide = (x.astype(jnp.promote_types(dtype, jnp.float32)) for x in arrays)
+        return jax.tree.map(lambda y: y.astype(dtype), cpu(*wide, strides=strides, pads=pads))
+
+    return lax.platform_dependent(*arrays, cpu=on_cpu, default=partial(default, strides=strides, pads=pads))
 
 
 def _size(x, kernel, strides, pads):
@@ -86,16 +92,21 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 def _kind(x, kernel, strides, pads):
     """The family of compiled kernels for a convolution, None where there is none."""
-    if not (x.dtype == kernel.dtype == jnp.float32 and x.size and compiled.available()):
-        return None
     rows, columns = _size(x, kernel, strides, pads)
+    if not _can_be_compiled(x, kernel, rows * columns):
+        return None
     c, f = kernel.shape[2:]
     if kernel.shape[:2] == (3, 3) and strides == (1, 1) and c % compiled.LANES == f % compiled.LANES == 0:
-        # Below 32 channels the tiles' transforms outweigh the products saved, and with half-empty tiles too.
-        full = rows * columns / (16 * -(-rows // 4) * -(-columns // 4))
-        if c * f >= 32 * 32 and full > 0.4:
+        # With fewer channels, fewer tiles or tiles half empty the transforms outweigh the products saved.
+        tiles = -(-rows // 4) * -(-columns // 4)
+        if c * f >= 32 * 32 and rows * columns > 0.4 * 16 * tiles and len(x) * tiles >= 96:
             return "winograd"
     return "convolve"
+
+
+def _can_be_compiled(x, kernel, positions):
+    return (x.dtype == kernel.dtype == jnp.float32 and x.size and kernel.size and positions > 0
+            and compiled.available())
 
 
 def _convolve_on_cpu(x, kernel, strides, pads):
@@ -154,20 +165,21 @@ def _depthwise_backward(strides, pads, residuals, gradient):
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _is_compiled(x, kernel):
-    return (x.dtype == kernel.dtype == jnp.float32 and x.size and x.shape[-1] % compiled.LANES == 0
-            and kernel.shape[:2] == (3, 3) and compiled.available())
+def _is_compiled(x, kernel, strides, pads):
+    rows, columns = _size(x, kernel, strides, pads)
+    return (kernel.shape[:2] == (3, 3) and x.shape[-1] >= compiled.LANES
+            and _can_be_compiled(x, kernel, rows * columns))
 
 
 def _depthwise_on_cpu(x, kernel, strides, pads):
-    if _is_compiled(x, kernel):
+    if _is_compiled(x, kernel, strides, pads):
         shape = (len(x), *_size(x, kernel, strides, pads), x.shape[-1])
         return compiled.call("pcamjax_depthwise", shape, x, kernel, **_geometry(strides, pads))
     return xla_cpu.shifted_products(x, kernel, strides, pads)
 
 
 def _depthwise_gradients_on_cpu(x, kernel, gradient, strides, pads):
-    if _is_compiled(x, kernel):
+    if _is_compiled(x, kernel, strides, pads):
         geometry = _geometry(strides, pads)
         return (compiled.call("pcamjax_depthwise_by_input", x.shape, gradient, kernel, **geometry),
                 compiled.call("pcamjax_depthwise_by_kernel", kernel.shape, x, gradient, **geometry))

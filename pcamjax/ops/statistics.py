@@ -64,7 +64,7 @@ def _channel_sums(x, y, shift):
         return jnp.stack([x.sum(axes), (x * (y - _along_channels(shift, y))).sum(axes)])
 
     def on_cpu(x, y, shift):
-        if (x.dtype == y.dtype == shift.dtype == jnp.float32 and x.size and x.shape[-1] % compiled.LANES == 0
+        if (x.dtype == y.dtype == shift.dtype == jnp.float32 and x.size and x.shape[-1] >= compiled.LANES
                 and compiled.available()):
             return compiled.call("pcamjax_channel_sums", (2, x.shape[-1]), x, y, shift)
         return by_xla(x, y, shift)

@@ -1,14 +1,14 @@
 """The network over any number of patches: every example once, on any number of devices."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 from tqdm import tqdm
 
-from pcamjax.data.batches import eval_batches
+from pcamjax.data.batches import eval_batches, eval_rows
 from pcamjax.training.parallel import spread
 from pcamjax.training.step import make_forward
 
@@ -17,17 +17,41 @@ class Forward:
     """A network in evaluation mode, compiled once for batches of `batch_size` over `devices`."""
 
     def __init__(self, model_name: str, batch_size: int, devices: list[jax.Device],
-                 wrapper: Literal["shard_map", "pmap"] = "shard_map"):
+                 wrapper: Literal["shard_map", "pmap"] = "shard_map", precision: str = "float32"):
         self.batch_size = batch_size
-        self._compiled: Callable[[Any, Any], Any] = spread(make_forward(model_name), devices, wrapper,
-                                                           batch_output=True)
+        forward = make_forward(model_name, precision)
 
-    def logits(self, variables: dict[str, PyTree], images: UInt8[np.ndarray, "m 96 96 3"],
+        def gathered(variables: dict[str, PyTree], rows: Int[Array, " b"], images: UInt8[Array, "m 96 96 3"]) -> Array:
+            return forward(variables, images.at[rows].get(mode="promise_in_bounds"))
+
+        # Compiled when first called, so only one of them is.
+        self._of_images, self._of_rows = (spread(function, devices, wrapper, batch_output=True)
+                                          for function in (forward, gathered))
+
+    def logits(self, variables: dict[str, PyTree], images: UInt8[np.ndarray | jax.Array, "m 96 96 3"],
                indices: Int[np.ndarray, " n"], *, progress: str | None = None) -> Float[np.ndarray, "n 2"]:
-        """The logits of `images[indices]`, in that order; `progress` names a progress bar, None shows none."""
+        """The logits of `images[indices]`, in that order; `progress` names a progress bar, None shows none.
+
+        Images that lie on all of the devices already stay there.
+        """
+        if isinstance(images, jax.Array):
+            outputs = ((self._of_rows(variables, rows, images), mask)
+                       for rows, mask in eval_rows(indices, batch_size=self.batch_size))
+        else:
+            outputs = ((self._of_images(variables, batch.images), batch.mask)
+                       for batch in eval_batches(images, indices, batch_size=self.batch_size))
         pieces = []
         with tqdm(total=len(indices), desc=progress, unit=" images", disable=progress is None) as bar:
-            for batch in eval_batches(images, indices, batch_size=self.batch_size):
-                pieces.append(np.asarray(self._compiled(variables, batch.images))[batch.mask])
+            for logits, mask in _one_ahead(outputs):
+                pieces.append(np.asarray(logits)[mask])
                 bar.update(len(pieces[-1]))
         return np.concatenate(pieces)
+
+
+def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """The items, each once the next is under way: a device gets its next batch before the result of one is read."""
+    before = next(items)
+    for item in items:
+        yield before
+        before = item
+    yield before

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from pcamjax.data.batches import Batch, steps_per_epoch, train_batches
+from pcamjax.data.batches import steps_per_epoch
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
@@ -24,12 +24,13 @@ from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
+from pcamjax.training.inputs import Inputs, choose_place, open_inputs
 from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
 from pcamjax.training.parallel import choose_devices, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
 from pcamjax.training.run import RunFolder, data_identity
-from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_train_step, start_phase
+from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_steps, make_train_step, start_phase
 from pcamjax.weights import find_weights, load_weights
 
 BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
@@ -44,20 +45,21 @@ class EpochSums:
     images: int = 0
     seconds: float = 0.0
 
-    def add(self, step: int, metrics: StepMetrics, images: int) -> None:
-        """Adds a step; waits for its result.
+    def add(self, steps: range, metrics: StepMetrics, images: int) -> None:
+        """Adds steps, each of so many images; waits for their results.
 
         Raises:
-          InputError: its loss, or what it makes of the parameters, is not finite; nothing of it is saved.
+          InputError: the loss of one, or what it makes of the parameters, is not finite; nothing of them is saved.
         """
-        loss, norm = float(metrics.loss), float(metrics.parameter_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise InputError(f"step {step}: the loss is {loss}, the parameters' norm {norm}; start in a new workdir "
-                             "with a lower learning rate or with optimizer.clip_norm; the last checkpoint is from "
-                             "before this step")
-        self.loss += loss * images
-        self.correct += int(metrics.correct)
-        self.images += images
+        values = (np.asarray(x)[:len(steps)] for x in (metrics.loss, metrics.correct, metrics.parameter_norm))
+        for step, loss, correct, norm in zip(steps, *values, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise InputError(f"step {step}: the loss is {loss}, the parameters' norm {norm}; start in a new "
+                                 "workdir with a lower learning rate or with optimizer.clip_norm; the last checkpoint "
+                                 "is from before this step")
+            self.loss += float(loss) * images
+            self.correct += int(correct)
+            self.images += images
 
     def means(self) -> dict[str, float]:
         """Loss, accuracy and speed of training."""
@@ -81,8 +83,10 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     choose_devices(config.parallel.devices, config.eval_batch_size)
     phases = make_phases(config.to_dict(), steps)
     total_steps = phases[-1].last_step
+    place = choose_place(config.input.where, len(train) + len(valid), devices)
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
-    forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper)
+    forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
+                      config.model.precision)
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         done = checkpoints.latest_step("last")
@@ -96,31 +100,31 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             state, progress = _restore(config, checkpoints, phases, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
-              f"{len(devices)} device(s); began with weights {config.model.weights or 'drawn anew'}"
+              f"images on the {place}, {len(devices)} device(s); "
+              f"began with weights {config.model.weights or 'drawn anew'}"
               + (f"; going on after step {number}" if number else ""))
         for phase in phases:
             print(f"phase {phase.name}: to step {phase.last_step}, {len(phase.frozen)} layers frozen")
         log = stack.enter_context(contextlib.closing(EpochLog(folder, progress["epochs"])))
         bar = stack.enter_context(progress_bar(total_steps * config.batch_size, number * config.batch_size, "train"))
-        batches = train_batches(patches.images, patches.labels, train, batch_size=config.batch_size, seed=config.seed,
-                                first_step=number, last_step=total_steps,
-                                process=(jax.process_index(), jax.process_count()))
+        inputs = open_inputs(place, config, patches, train, valid, devices, number, total_steps)
         for index, phase in enumerate(phases, start=1):
             if number >= phase.last_step:
                 continue
             if number == phase.first_step:
                 state = replicate(start_phase(state, phase.optimizer, phase.frozen), devices)
-            step = spread(make_train_step(config.model.name, phase.optimizer, loss, config.augmentation.to_dict(),
-                                          config.model.batch_norm_momentum, phase.frozen),
-                          devices, config.parallel.wrapper, batch_output=False, donate=True)
+            step = make_train_step(config.model.name, phase.optimizer, loss, config.augmentation.to_dict(),
+                                   config.model.batch_norm_momentum, phase.frozen, config.model.precision)
+            dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
+                              batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-                state = _run_steps(step, state, batches, number, until, sums, bar)
+                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar)
                 number = until
                 if number == epoch_end:
                     log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
-                                **_validate(forward, state, patches, valid, loss),
+                                **_validate(forward, state, inputs, patches.labels[valid], loss),
                                 "learning_rate": float(phase.schedule(number - 1 - phase.first_step))})
                     sums = EpochSums()
                     bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
@@ -158,6 +162,8 @@ def _require_settings(config: ConfigDict) -> None:
     for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
         if config[name] < 1:
             raise InputError(f"config.{name} = {config[name]}: expected at least 1")
+    if config.input.steps_per_dispatch < 1:
+        raise InputError(f"config.input.steps_per_dispatch = {config.input.steps_per_dispatch}: expected at least 1")
     for name in ("seed", "early_stopping"):
         if config[name] < 0:
             raise InputError(f"config.{name} = {config[name]}: expected at least 0")
@@ -167,28 +173,30 @@ def _require_settings(config: ConfigDict) -> None:
         raise InputError(f"{jax.process_count()} processes: training runs in one process so far; start one")
 
 
-def _run_steps(step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]], state: TrainState,
-               batches: Iterator[Batch], number: int, until: int, sums: EpochSums, bar: tqdm) -> TrainState:
-    """Takes the steps after `number` up to `until`, adding them to `sums`."""
-    started, before = time.perf_counter(), None
-    for current in range(number + 1, until + 1):
-        batch = next(batches)
-        images = len(batch.labels) * jax.process_count()
-        state, metrics = step(state, batch)
-        # The step before is read while this one runs, so that reading never holds the devices up.
+def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
+               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm) -> TrainState:
+    """Takes these steps, a few a dispatch, and adds them to `sums`."""
+    started, limit, before = time.perf_counter(), config.input.steps_per_dispatch, None
+    for first in range(0, len(steps), limit):
+        taken = steps[first:first + limit]
+        items = [next(inputs.items) for _ in taken]
+        items += items[-1:] * (limit - len(taken))
+        state, metrics = dispatch(state, jax.tree.map(lambda *x: np.stack(x, axis=1), *items), np.int32(len(taken)),
+                                  inputs.store)
+        # What came before is read while this runs: the devices always have work, and their next batch in time.
         if before is not None:
-            sums.add(current - 1, before, images)
-        before = metrics
-        bar.update(images)
-    sums.add(until, before, images)
+            sums.add(*before, config.batch_size)
+        before = taken, metrics
+        bar.update(len(taken) * config.batch_size)
+    sums.add(*before, config.batch_size)
     sums.seconds += time.perf_counter() - started
     return state
 
 
-def _validate(forward: Forward, state: TrainState, patches: Patches, valid: Int[np.ndarray, " n"],
-              loss: Callable) -> dict[str, float]:
+def _validate(forward: Forward, state: TrainState, inputs: Inputs, labels: Int[np.ndarray, " n"], loss: Callable
+              ) -> dict[str, float]:
     started = time.perf_counter()
-    logits, labels = forward.logits(state.variables, patches.images, valid), patches.labels[valid].astype(np.int32)
+    logits, labels = forward.logits(state.variables, inputs.images, inputs.valid), labels.astype(np.int32)
     if not np.isfinite(logits).all():
         raise InputError(f"step {int(state.step)}: not all validation logits are finite; start in a new workdir with a "
                          "lower learning rate or with optimizer.clip_norm")

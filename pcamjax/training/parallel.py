@@ -29,12 +29,13 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
 
 
 def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shard_map", "pmap"], *,
-           batch_output: bool, donate: bool = False) -> Callable[[Any, Any], Any]:
-    """Compiles `function(replicated, batch)` so that every device works on its consecutive piece of the batch.
+           batch_output: bool, donate: bool = False) -> Callable[..., Any]:
+    """Compiles `function(replicated, batch, *others)` so that every device works on its consecutive piece of the batch.
 
     Inside, `AXIS` names the axis over the devices. The first argument is the same on all devices (and donated with
-    `donate`); the batch is a pytree of host arrays, this process' piece of the global batch. The output is again split
-    along the batch with `batch_output`, otherwise the same on all devices. Both wrappers compute the same.
+    `donate`), as are the others (which are not); the batch is a pytree of host arrays, this process' piece of the
+    global batch. The output is again split along the batch with `batch_output`, otherwise the same on all devices. Both
+    wrappers compute the same.
 
     Raises:
       InputError: another wrapper is asked for.
@@ -42,19 +43,23 @@ def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shar
     mesh = Mesh(np.asarray(devices), (AXIS,))
     along_batch = NamedSharding(mesh, PartitionSpec(AXIS))
     donated = (0,) if donate else ()
+
+    def on_one(replicated: Any, batch: Any, others: tuple) -> Any:
+        return function(replicated, batch, *others)
+
     if wrapper == "shard_map":
-        out_specs = PartitionSpec(AXIS) if batch_output else PartitionSpec()
+        everywhere, out_specs = PartitionSpec(), PartitionSpec(AXIS) if batch_output else PartitionSpec()
         # check_vma=False: gradients of replicated parameters stay per device until the step averages them itself.
-        mapped = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+        mapped = jax.jit(jax.shard_map(on_one, mesh=mesh, in_specs=(everywhere, PartitionSpec(AXIS), everywhere),
                                        out_specs=out_specs, check_vma=False), donate_argnums=donated)
-        return lambda replicated, batch: mapped(replicated, jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(along_batch, x), batch))
+        return lambda replicated, batch, *others: mapped(replicated, jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(along_batch, x), batch), others)
     if wrapper == "pmap":
-        mapped = jax.pmap(function, AXIS, in_axes=(None, 0), out_axes=0 if batch_output else None, devices=devices)
+        mapped = jax.pmap(on_one, AXIS, in_axes=(None, 0, None), out_axes=0 if batch_output else None, devices=devices)
         local = len([d for d in devices if d.process_index == jax.process_index()])
 
-        def run(replicated: Any, batch: Any) -> Any:
-            out = mapped(replicated, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch))
+        def run(replicated: Any, batch: Any, *others: Any) -> Any:
+            out = mapped(replicated, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch), others)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out) if batch_output else out
         return run
     raise InputError(f"parallel.wrapper {wrapper!r} is not known; choose shard_map or pmap")

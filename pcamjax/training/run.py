@@ -17,9 +17,10 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
+from pcamjax.ops import compiled
 
 # What may differ when a run goes on: where the data lie and what they are spread over, not what is computed.
-FREE_KEYS = ("data.path", "parallel")
+FREE_KEYS = ("data.path", "input", "parallel")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -118,7 +119,7 @@ def require_same(stored: ConfigDict, asked: ConfigDict, file: Path) -> None:
     """
     # Through JSON, so that a tuple equals the list that it is stored as.
     left, right = (flatten(json.loads(json.dumps(config.to_dict()))) for config in (stored, asked))
-    if missing := sorted(right.keys() - left.keys()):
+    if missing := sorted(key for key in right.keys() - left.keys() if not key.startswith(FREE_KEYS)):
         raise InputError(f"{file}: does not say {missing[0]}, so an older pcamjax has written it; that run can be "
                          "evaluated, but not gone on with: choose another workdir")
     for key in sorted(left | right):
@@ -143,7 +144,8 @@ def environment() -> dict[str, Any]:
             "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
                         "processes": jax.process_count()},
-            "cpu_count": os.cpu_count(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
+            "cpu_count": os.cpu_count(), "cpu_kernels": compiled.status(),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
 
 
 def _version(package: str) -> str | None:

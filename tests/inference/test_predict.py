@@ -46,6 +46,18 @@ def test_each_patch_counts_once_on_any_number_of_devices(path, patches, referenc
     assert predictions.ids.tolist() == [f"test_{i}" for i in range(21)]
 
 
+def test_a_run_is_evaluated_in_its_own_precision(path, patches, reference):
+    config = RunFolder(path).config()
+    config.model.precision = "bfloat16"
+    images = patches.images[tiny.split(patches).indices["test"][:8]]
+    expected = scores(reference[:8])
+    narrow = predict(load_run(path, config=config), images, batch_size=8)
+    np.testing.assert_allclose(narrow, expected, atol=0.01)
+    assert np.abs(narrow - expected).max() > 1e-5
+    del config.model["precision"]  # a run of before there was a choice
+    np.testing.assert_allclose(predict(load_run(path, config=config), images, batch_size=8), expected, rtol=1e-5)
+
+
 def test_predictions_say_where_they_come_from(path, patches):
     split = tiny.split(patches)
     predictions = predict_split(load_run(path), patches, split, "valid")

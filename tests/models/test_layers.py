@@ -51,6 +51,7 @@ def test_a_block_has_the_gradient_that_lax_own_pool_gives_it(monkeypatch):
 
     ours = gradient()
     no_pads = ((0, 0), (0, 0))
-    monkeypatch.setattr(layers, "max_pool", lambda x, window, stride, padding: native_max_pool(x, window, stride, no_pads))
+    monkeypatch.setattr(layers, "max_pool",
+                        lambda x, window, stride, padding: native_max_pool(x, window, stride, no_pads))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradient()), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5 * float(abs(b).max()))

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -13,10 +14,10 @@ import tiny
 from pcamjax.errors import InputError
 from pcamjax.models.variables import initial_variables
 from pcamjax.training.checkpoints import Checkpoints
-from pcamjax.training.loop import fit
+from pcamjax.training.loop import EpochSums, fit
 from pcamjax.training.phases import make_phases
 from pcamjax.training.run import RunFolder
-from pcamjax.training.step import initial_state, start_phase
+from pcamjax.training.step import StepMetrics, initial_state, start_phase
 
 TIMES = ("seconds", "valid_seconds", "images_per_second")
 
@@ -89,25 +90,53 @@ def test_killed_in_mid_epoch_and_resumed_a_run_ends_with_the_same_bits(finished,
     assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
 
 
+def stopped_at(step: int, config, noise, folder: Path, monkeypatch) -> None:
+    """A run that is interrupted right after it has saved the checkpoint of a step."""
+    save = Checkpoints.save
+
+    def save_and_stop(checkpoints, kind, state, progress):
+        save(checkpoints, kind, state, progress)
+        if kind == "last" and int(state.step) == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoints, "save", save_and_stop)
+        fit(config, noise, tiny.split(noise), RunFolder(folder))
+    assert Checkpoints(folder / "checkpoints").latest_step("last") == step
+
+
 @pytest.mark.parametrize("stop", [4, 6])
 def test_stopped_in_the_first_phase_or_at_its_end_a_run_ends_with_the_same_bits(finished, noise, tmp_path, monkeypatch,
                                                                                 stop):
     folder, _ = finished
     config = tiny.config(noise.path)
-    save = Checkpoints.save
-
-    def save_and_stop(checkpoints, kind, state, progress):
-        save(checkpoints, kind, state, progress)
-        if kind == "last" and int(state.step) == stop:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Checkpoints, "save", save_and_stop)
-        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
-    assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step("last") == stop
+    stopped_at(stop, config, noise, tmp_path / "run", monkeypatch)
     fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
     assert epochs(tmp_path / "run") == epochs(folder.path)
     assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_with_its_images_on_the_device_a_run_ends_with_the_same_bits(finished, noise, tmp_path):
+    folder, _ = finished
+    config = tiny.config(noise.path, **{"input.where": "device"})
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert epochs(tmp_path / "run") == epochs(folder.path)
+    assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_with_several_steps_a_dispatch_and_resumed_elsewhere_a_run_takes_the_same_steps(finished, noise, tmp_path,
+                                                                                        monkeypatch):
+    """To rounding: XLA sums in another order in a loop. Three steps a dispatch divide neither 4 nor 6."""
+    folder, _ = finished
+    config = tiny.config(noise.path, **{"input.steps_per_dispatch": 3})
+    stopped_at(8, config, noise, tmp_path / "run", monkeypatch)
+    config.input, config.parallel.devices = {"where": "device", "steps_per_dispatch": 5}, 2
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    for line, expected in zip(epochs(tmp_path / "run"), epochs(folder.path), strict=True):
+        assert line == pytest.approx(expected, rel=1e-3)
+    for a, b in zip(jax.tree.leaves(final_state(tmp_path / "run", config)),
+                    jax.tree.leaves(final_state(folder.path, config)), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * (np.linalg.norm(b) + 1e-3)
 
 
 def test_each_phase_trains_its_own_layers_and_no_other(finished, noise):
@@ -152,10 +181,23 @@ def test_nan_stops_the_run_and_names_the_step(noise, tmp_path):
         fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
 
 
+def test_of_several_steps_the_first_that_is_not_finite_is_named():
+    nan, sums = float("nan"), EpochSums()
+    metrics = StepMetrics(loss=jnp.array([1.0, 2.0, 3.0, nan]), correct=jnp.array([3, 4, 5, 6]),
+                          parameter_norm=jnp.ones(4))
+    sums.add(range(8, 11), metrics, 8)  # of four steps three were taken
+    assert (sums.loss, sums.correct, sums.images) == (48.0, 12, 24)
+    with pytest.raises(InputError, match="step 11: the loss is nan"):
+        sums.add(range(8, 12), metrics, 8)
+    with pytest.raises(InputError, match="step 9: the loss is 2.0, the parameters' norm inf"):
+        sums.add(range(8, 11), metrics.replace(parameter_norm=jnp.array([1.0, float("inf"), nan, 1.0])), 8)
+
+
 @pytest.mark.parametrize(("key", "value"), [
     ("epochs", 0), ("batch_size", 0), ("eval_batch_size", 0), ("checkpoint_every", 0), ("seed", -1),
     ("early_stopping", -1), ("head.epochs", -1), ("model.frozen", "block9"), ("model.weights", "missing.h5"),
-    ("best_metric", "valid_aoc"), ("parallel.devices", -1)])
+    ("best_metric", "valid_aoc"), ("parallel.devices", -1), ("input.where", "disk"), ("input.steps_per_dispatch", 0),
+    ("model.precision", "float16")])
 def test_a_setting_that_could_only_fail_later_is_refused_before_the_folder_is_taken(noise, tmp_path, key, value):
     with pytest.raises(InputError, match=key.split(".")[-1]):
         fit(tiny.config(noise.path, **{key: value}), noise, tiny.split(noise), RunFolder(tmp_path / "run"))

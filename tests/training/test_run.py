@@ -36,7 +36,7 @@ def test_the_same_configuration_goes_on_and_changes_nothing(folder, monkeypatch)
     before = contents(folder)
     monkeypatch.setattr("sys.orig_argv", ["python", "another command"])
     again = default.get_config()
-    again.data.path, again.parallel.devices = "/moved", 2
+    again.data.path, again.parallel.devices, again.input.where = "/moved", 2, "device"
     folder.claim(again, DATA)
     assert contents(folder) == before
 
@@ -66,6 +66,10 @@ def test_a_key_that_only_one_has_counts(tmp_path):
         require_same(ConfigDict({"a": {"b": 1}}), ConfigDict({"a": {"b": 1, "c": 2}}), tmp_path)
     with pytest.raises(InputError, match="a.c = 2, asked for is None"):
         require_same(ConfigDict({"a": {"b": 1, "c": 2}}), ConfigDict({"a": {"b": 1}}), tmp_path)
+
+
+def test_where_things_lie_need_not_be_said(tmp_path):
+    require_same(ConfigDict({"a": 1}), ConfigDict({"a": 1, "input": {"where": "host"}}), tmp_path)
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -18,13 +19,14 @@ from pcamjax.training.step import make_train_step, start_phase
 @pytest.fixture(scope="module")
 def three_steps(noise):
     @functools.cache
-    def run(devices: int, wrapper: str, model: str = "tiny", steps: int = 3, frozen: frozenset[str] = frozenset()):
+    def run(devices: int, wrapper: str, model: str = "tiny", steps: int = 3, frozen: frozenset[str] = frozenset(),
+            precision: str = "float32"):
         config = tiny.config(noise.path)
         loss = make_loss(config.loss.name, "softmax")
         optimizer = make_optimizer(config.optimizer.to_dict(), 6)
         devices = choose_devices(devices, config.batch_size)
-        step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict(), frozen=frozen), devices,
-                      wrapper, batch_output=False)
+        step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict(), frozen=frozen,
+                                      precision=precision), devices, wrapper, batch_output=False)
         state = replicate(start_phase(tiny.started(model, optimizer, seed=1), optimizer, frozen), devices)
         history = []
         for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
@@ -67,6 +69,14 @@ def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
     for (path, old), new in zip(jax.tree.leaves_with_path(before.variables), jax.tree.leaves(state.variables),
                                 strict=True):
         assert (np.asarray(old) != np.asarray(new)).any(), jax.tree_util.keystr(path)
+
+
+def test_in_bfloat16_the_losses_are_nearly_the_same_and_the_state_stays_float32(three_steps):
+    (_, expected), (state, history) = (three_steps(1, "shard_map", "smooth", precision=name)
+                                        for name in ("float32", "bfloat16"))
+    losses, expected = ([float(metrics.loss) for metrics in steps] for steps in (history, expected))
+    assert losses == pytest.approx(expected, rel=0.02) and losses != pytest.approx(expected, rel=1e-4)
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves((state, history)))
 
 
 @pytest.mark.exhaustive

@@ -26,7 +26,7 @@ FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
 TARGETS = tuple(f"pcamjax_{kind}{gradient}" for kind in ("convolve", "winograd", "depthwise")
                 for gradient in ("", "_by_input", "_by_kernel")) + ("pcamjax_max_pool", "pcamjax_max_pool_by_input",
                                                                      "pcamjax_channel_sums")
-# Widest vector that the kernels are compiled for; some of them want channels in whole vectors.
+# Widest vector that the kernels are compiled for; most of them want so many channels at least.
 LANES = 16
 SECONDS = 600  # for the compiler, which needs about 20
 
@@ -94,4 +94,5 @@ def _processor() -> str:
     """What `-march=native` goes by."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
-    return "\n".join([platform.machine(), *sorted({line for line in lines if line.startswith(("model name", "flags"))})])
+    named = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return "\n".join([platform.machine(), *sorted(named)])

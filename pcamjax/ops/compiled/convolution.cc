@@ -20,8 +20,11 @@ void side_by_side(std::vector<const float*>& sources, int64_t count, int64_t tap
   patches.resize(count * taps * channels);
   float* to = patches.data();
   for (int64_t p = 0; p < count; ++p)
-    for (int64_t t = 0; t < taps; ++t, to += channels)
-      for (int64_t c = 0; c < channels; ++c) to[c] = sources[t * count + p][c];
+    for (int64_t t = 0, run; t < taps; t += run, to += run * channels) {
+      const float* from = sources[t * count + p];
+      for (run = 1; t + run < taps && sources[(t + run) * count + p] == from + run * channels;) ++run;
+      std::memcpy(to, from, run * channels * sizeof(float));
+    }
   for (int64_t p = 0; p < count; ++p) sources[p] = patches.data() + p * taps * channels;
 }
 
@@ -78,7 +81,8 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
           for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
             const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
             MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
-                                          count, weights + t * channels * width, to.data() + p, block.columns, t > 0);
+                                          count, weights + t * channels * width, to.data() + p, block.columns, t > 0,
+                                          zeros.data());
           }
       }
     });
@@ -93,7 +97,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   const int64_t places = kh * kw, taps = few ? 1 : places, channels = few ? places * in.c : in.c;
   const int64_t positions = in.b * grid.rows * grid.columns, width = padded(slope.c), size = taps * channels * width;
   const bool small = few || size <= (int64_t{1} << 16);
-  const int64_t pieces = small ? std::min<int64_t>(pool.num_threads(), positions) : 1;
+  const int64_t pieces = small ? std::min<int64_t>(threads_of(pool), positions) : 1;
   const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
   const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
   const std::vector<float> zeros(in.c);
@@ -130,7 +134,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
       std::fill(sum + (t * channels + c_from) * width, sum + (t * channels + c_end) * width, 0.0f);
     std::vector<const float*> sources(part.taps.size() * chunk);
     std::vector<float> patches;
-    const float* from[MOST_POSITIONS];
+    const float *from[MOST_POSITIONS], *by[MOST_POSITIONS];
     for (int64_t first = begin; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first);
       read_positions(in, part, first, count, zeros.data(), sources.data());
@@ -139,9 +143,14 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
         for (const auto& block : columns.list)
           for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors]) {
             const int64_t m = std::min<int64_t>(MAX_M[block.vectors], c_end - c);
-            for (int64_t p = 0; p < count; ++p) from[p] = sources[t * count + p] + c;
-            CORRELATE[block.vectors][m](count, from, slopes + first * width + block.from, width,
-                                        sum + ((tap_from + t) * channels + c) * width + block.from, width);
+            int64_t inside = 0;  // positions beyond the edges are zeros and add nothing
+            for (int64_t p = 0; p < count; ++p)
+              if (const float* source = sources[t * count + p]; source != zeros.data()) {
+                from[inside] = source + c;
+                by[inside++] = slopes + (first + p) * width + block.from;
+              }
+            CORRELATE[block.vectors][m](inside, from, by, sum + ((tap_from + t) * channels + c) * width + block.from,
+                                        width);
           }
     }
   });

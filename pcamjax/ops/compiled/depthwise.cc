@@ -1,25 +1,41 @@
-// 3x3 convolution of each channel by itself, kernels [3,3,1,c], and its gradients, in float32, channels in whole vectors.
+// 3x3 convolution of each channel by itself, kernels [3,3,1,c], and its gradients, in float32, of at
+// least one vector of channels.
 #include "maps.h"
 
 namespace pcamjax {
 namespace {
 
-// One row of positions of a grid for all channels: to[p] = sum_t sources[t][p] * kernel[taps[t]].
+// One row of positions of a grid: to[p] = sum_t sources[t][p] * kernel[taps[t]], in N vectors of channels from c on.
+template <int TAPS, int N>
+void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
+           int64_t channels, int64_t c) {
+  Vector weights[TAPS + 1][N];
+#pragma GCC unroll 9
+  for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + taps[t] * channels + c + n * LANES);
+  for (int64_t p = 0; p < count; ++p) {
+    Vector sums[N] = {};
+#pragma GCC unroll 9
+    for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, sums[n]);
+  }
+}
+
 template <int TAPS>
 void row(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
          int64_t channels) {
-  for (int64_t c = 0; c < channels; c += LANES) {
-    Vector weights[TAPS];
-#pragma GCC unroll 9
-    for (int t = 0; t < TAPS; ++t) weights[t] = load(kernel + taps[t] * channels + c);
-    for (int64_t p = 0; p < count; ++p) {
-      Vector sum = load(sources[p] + c) * weights[0];
-#pragma GCC unroll 9
-      for (int t = 1; t < TAPS; ++t) sum += load(sources[t * count + p] + c) * weights[t];
-      store(targets[p] + c, sum);
-    }
-  }
+  int64_t c = 0;
+  for (; c + 2 * LANES <= channels; c += 2 * LANES)
+    strip<TAPS, 2>(sources, targets, count, kernel, taps, channels, c);
+  if (c + LANES <= channels) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, c);
+  if (channels % LANES) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, channels - LANES);
 }
+
+constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row<5>, row<6>, row<7>, row<8>, row<9>};
 
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
                const std::vector<Grid>& grids) {
@@ -33,16 +49,15 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
       const int64_t first = (image * grid.rows + y) * count;
       read_positions(in, grid, first, count, zeros.data(), sources.data());
       write_positions(out, grid, first, count, targets.data());
-      const auto work = grid.taps.size() == 9 ? row<9> : grid.taps.size() == 4 ? row<4> : grid.taps.size() == 2 ? row<2> : row<1>;
-      work(sources.data(), targets.data(), count, kernel, grid.taps.data(), in.c);
+      ROW[grid.taps.size()](sources.data(), targets.data(), count, kernel, grid.taps.data(), in.c);
     }
   });
 }
 
-// Each image adds up its own sums; they are added in order.
+// Each image adds up its own sums, a vector after the other; they are added in order.
 void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, float* out, const Grid& grid) {
   const std::vector<float> zeros(in.c);
-  const int64_t count = grid.columns, size = 9 * in.c;
+  const int64_t count = grid.columns, vectors = ceil_div(in.c, LANES), size = 9 * vectors * LANES;
   const Buffer sums(in.b * size);
   parallel_for(pool, in.b, [&](int64_t image) {
     float* sum = sums.get() + image * size;
@@ -51,25 +66,28 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
     for (int64_t y = 0; y < grid.rows; ++y) {
       const int64_t first = (image * grid.rows + y) * count;
       read_positions(in, grid, first, count, zeros.data(), sources.data());
-      for (int64_t c = 0; c < in.c; c += LANES) {
+      each_vector(in.c, [&](int64_t c, int64_t number) {
         Vector totals[9];
+        float* place = sum + number * 9 * LANES;
 #pragma GCC unroll 9
-        for (int t = 0; t < 9; ++t) totals[t] = load(sum + t * in.c + c);
+        for (int t = 0; t < 9; ++t) totals[t] = load(place + t * LANES);
         for (int64_t p = 0; p < count; ++p) {
           const Vector v = load(slope.data + (first + p) * in.c + c);
 #pragma GCC unroll 9
           for (int t = 0; t < 9; ++t) totals[t] += load(sources[t * count + p] + c) * v;
         }
 #pragma GCC unroll 9
-        for (int t = 0; t < 9; ++t) store(sum + t * in.c + c, totals[t]);
-      }
+        for (int t = 0; t < 9; ++t) store(place + t * LANES, totals[t]);
+      });
     }
   });
-  for (int64_t i = 0; i < size; ++i) {
-    float total = 0;
-    for (int64_t image = 0; image < in.b; ++image) total += sums[image * size + i];
-    out[i] = total;
-  }
+  each_vector(in.c, [&](int64_t c, int64_t number) {
+    for (int t = 0; t < 9; ++t) {
+      Vector total = {};
+      for (int64_t image = 0; image < in.b; ++image) total += load(sums.get() + image * size + (number * 9 + t) * LANES);
+      store(out + t * in.c + c, total);
+    }
+  });
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,

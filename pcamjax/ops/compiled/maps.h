@@ -65,15 +65,25 @@ inline std::vector<Grid> backward_grids(const Map& out, int64_t kh, int64_t kw, 
 
 // Where positions [first, first + count) of a grid read each tap: sources[tap * count + i]; zeros outside the map.
 inline void read_positions(const Map& in, const Grid& grid, int64_t first, int64_t count, const float* zeros,
-                    const float** sources) {
+                           const float** sources) {
   int64_t column = first % grid.columns, row = first / grid.columns % grid.rows,
           image = first / (grid.columns * grid.rows);
   const int64_t taps = grid.taps.size();
+  if (!taps) return;
+  std::vector<int64_t> offsets(taps);
+  for (int64_t t = 0; t < taps; ++t) offsets[t] = (grid.row_offsets[t] * in.w + grid.column_offsets[t]) * in.c;
+  const auto [top, bottom] = std::minmax_element(grid.row_offsets.begin(), grid.row_offsets.end());
+  const auto [left, right] = std::minmax_element(grid.column_offsets.begin(), grid.column_offsets.end());
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t t = 0; t < taps; ++t) {
-      const int64_t y = row * grid.down + grid.row_offsets[t], x = column * grid.right + grid.column_offsets[t];
-      const bool inside = 0 <= y && y < in.h && 0 <= x && x < in.w;
-      sources[t * count + i] = inside ? in.data + ((image * in.h + y) * in.w + x) * in.c : zeros;
+    const int64_t y0 = row * grid.down, x0 = column * grid.right;
+    const float* from = in.data + ((image * in.h + y0) * in.w + x0) * in.c;
+    if (y0 + *top >= 0 && y0 + *bottom < in.h && x0 + *left >= 0 && x0 + *right < in.w) {
+      for (int64_t t = 0; t < taps; ++t) sources[t * count + i] = from + offsets[t];
+    } else {
+      for (int64_t t = 0; t < taps; ++t) {
+        const int64_t y = y0 + grid.row_offsets[t], x = x0 + grid.column_offsets[t];
+        sources[t * count + i] = 0 <= y && y < in.h && 0 <= x && x < in.w ? from + offsets[t] : zeros;
+      }
     }
     if (++column == grid.columns) {
       column = 0;

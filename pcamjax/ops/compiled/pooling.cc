@@ -1,4 +1,4 @@
-// Maxima over windows of maps [b,h,w,c] and their gradient, in float32, channels in whole vectors.
+// Maxima over windows of maps [b,h,w,c] and their gradient, in float32, of at least one vector of channels.
 #include <limits>
 
 #include "maps.h"
@@ -22,14 +22,14 @@ ffi::Error maximum(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultBuf
     std::vector<const float*> sources(window * window * out.w);
     read_positions(in, grid, i * out.w, out.w, lowest.data(), sources.data());
     for (int64_t p = 0; p < out.w; ++p)
-      for (int64_t c = 0; c < in.c; c += LANES) {
+      each_vector(in.c, [&](int64_t c, int64_t) {
         Vector largest = load(sources[p] + c);
         for (int64_t t = 1; t < window * window; ++t) {
           const Vector v = load(sources[t * out.w + p] + c);
           largest = v > largest ? v : largest;
         }
         store(out.data + (i * out.w + p) * in.c + c, largest);
-      }
+      });
   });
   return ffi::Error::Success();
 }
@@ -46,7 +46,7 @@ ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
     for (int64_t row = image * s.h; row < (image + 1) * s.h; ++row) {
       read_positions(in, grid, row * s.w, s.w, lowest.data(), sources.data());
       for (int64_t p = 0; p < s.w; ++p)
-        for (int64_t c = 0; c < in.c; c += LANES) {
+        each_vector(in.c, [&](int64_t c, int64_t number) {
           Vector largest = load(sources[p] + c);
           Places winner = {};
           if (sources[p] == lowest.data()) winner -= 1;
@@ -58,14 +58,15 @@ ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
             winner = better ? Places{} + t : winner;
             largest = better ? v : largest;
           }
-          const Vector v = load(slope.typed_data() + (row * s.w + p) * in.c + c);
+          Vector v = load(slope.typed_data() + (row * s.w + p) * in.c + c);
+          for (int64_t lane = 0; lane < number * LANES - c; ++lane) v[lane] = 0;  // the vector before has added these
           for (int32_t t = 0; t < window * window; ++t) {
             const float* source = sources[t * s.w + p];
             if (source == lowest.data()) continue;
             float* to = out.data + (source - in.data) + c;
             store(to, load(to) + (winner == t ? v : Vector{}));
           }
-        }
+        });
     }
   });
   return ffi::Error::Success();

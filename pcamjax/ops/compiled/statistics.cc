@@ -1,4 +1,5 @@
-// Sums over all positions of maps [..., c], channel by channel, in float32, channels in whole vectors.
+// Sums over all positions of maps [..., c], channel by channel, in float32, of at least one
+// vector of channels.
 #include "tile.h"
 
 namespace pcamjax {
@@ -42,12 +43,16 @@ ffi::Error channel_sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buff
     };
     by.operator()<TOGETHER>();
     by.operator()<1>();
+    if (c < channels) {
+      c = channels - LANES;
+      by.operator()<1>();
+    }
   });
-  for (int64_t i = 0; i < 2 * channels; i += LANES) {
+  each_vector(2 * channels, [&](int64_t i, int64_t) {
     Vector total = {};
     for (int64_t piece = 0; piece < pieces; ++piece) total += load(partial.get() + piece * 2 * channels + i);
     store(sums->typed_data() + i, total);
-  }
+  });
   return ffi::Error::Success();
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 template <int M, int N>
 void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-              float* const* out, int64_t columns, bool accumulate) {
+              float* const* out, int64_t columns, bool accumulate, const float* zeros) {
   Vector sums[M][N];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
@@ -16,6 +16,13 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
     const float* a[M];
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) a[m] = rows[m];
+    bool beyond = true;  // the edges of the map, for all rows
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) beyond &= a[m] == zeros;
+    if (beyond) {
+      weights += channels * N * LANES;
+      continue;
+    }
     for (int64_t c = 0; c < channels; ++c, weights += N * LANES) {
       Vector b[N];
 #pragma GCC unroll 4
@@ -38,23 +45,26 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
       float row[N * LANES];
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m][n]);
-      for (int64_t i = 0; i < columns; ++i) out[m][i] = accumulate ? out[m][i] + row[i] : row[i];
+      int64_t i = 0;
+      for (; i + LANES <= columns; i += LANES)
+        store(out[m] + i, accumulate ? load(out[m] + i) + load(row + i) : load(row + i));
+      for (; i < columns; ++i) out[m][i] = accumulate ? out[m][i] + row[i] : row[i];
     }
   }
 }
 
 template <int M, int N>
-void correlate(int64_t count, const float* const* a, const float* b, int64_t b_step, float* out, int64_t out_step) {
+void correlate(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step) {
   Vector sums[M][N];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sums[m][n] = load(out + m * out_step + n * LANES);
-  for (int64_t p = 0; p < count; ++p, b += b_step) {
+  for (int64_t p = 0; p < count; ++p) {
     const float* row = a[p];
     Vector v[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) v[n] = load(b + n * LANES);
+    for (int n = 0; n < N; ++n) v[n] = load(b[p] + n * LANES);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4

@@ -89,6 +89,8 @@ class Buffer {
   Block block_;
 };
 
+inline int64_t threads_of(ffi::ThreadPool& pool) { return std::max<int64_t>(pool.num_threads(), 1); }
+
 // Calls work(0) ... work(count - 1) on the threads of the pool and on this one; returns when all are done.
 template <typename Work>
 void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
@@ -103,20 +105,28 @@ void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
       if (state->done.fetch_add(1) + 1 == count) state->done.notify_all();
     }
   };
-  const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+  const int64_t helpers = std::min(threads_of(pool), count) - 1;
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::decay_t<decltype(help)>(help));
   help();
   for (int64_t done; (done = state->done.load()) < count;) state->done.wait(done);
 }
 
+// Calls work(channel, number) for the vectors that cover at least LANES channels; the last may overlap the one before.
+template <typename Work>
+inline void each_vector(int64_t channels, const Work& work) {
+  int64_t number = 0;
+  for (; (number + 1) * LANES <= channels; ++number) work(number * LANES, number);
+  if (channels % LANES) work(channels - LANES, number);
+}
+
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
-// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:].
-// Correlate: out[m][:] += sum_p a[p][m] * b[p * b_step][:].
+// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]; a tap all of whose rows are `zeros`
+// is left out.
+// Correlate: out[m][:] += sum_p a[p][m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-                          float* const* out, int64_t columns, bool accumulate);
-using Correlate = void (*)(int64_t count, const float* const* a, const float* b, int64_t b_step, float* out,
-                           int64_t out_step);
+                          float* const* out, int64_t columns, bool accumulate, const float* zeros);
+using Correlate = void (*)(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];
 

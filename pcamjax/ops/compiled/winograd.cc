@@ -133,7 +133,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
   const int64_t tiles = in.b * reads.rows * reads.columns;
   // Tiles worked on together: their places should stay in a core's cache, but the kernels are read anew for each chunk.
   const int64_t fitting = std::clamp<int64_t>((int64_t{1} << 18) / (INS * in.c), 24, 96);
-  const int64_t chunk = std::min(ceil_div(tiles, pool.num_threads()), std::max(fitting, in.c * out.c / 1024));
+  const int64_t chunk = std::min(ceil_div(tiles, threads_of(pool)), std::max(fitting, in.c * out.c / 1024));
   parallel_for(pool, ceil_div(tiles, chunk), [&](int64_t i) {
     const int64_t first = i * chunk, count = std::min(chunk, tiles - first);
     static thread_local std::vector<float> scratch;
@@ -152,7 +152,8 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
       for (int64_t place = 0; place < INS; ++place, weights += in.c * width)
         for (int64_t p = place * count; p < (place + 1) * count; p += together) {
           const int64_t m = std::min<int64_t>(together, (place + 1) * count - p);
-          MULTIPLY[block.vectors][m](1, in.c, rows.data() + p, 0, weights, sums.data() + p, width, false);
+          MULTIPLY[block.vectors][m](1, in.c, rows.data() + p, 0, weights, sums.data() + p, width, false,
+                                   nullptr);
         }
       for (int64_t p = 0; p < count; ++p)
         for (int64_t f = 0; f < width; f += LANES) {
@@ -190,14 +191,16 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
       const int64_t place = i / groups, from = i % groups * group, end = std::min(from + group, in.c);
       float* sum = sums.get() + place * size;
       if (!first) std::fill(sum + from * slope.c, sum + end * slope.c, 0.0f);
-      std::vector<const float*> rows(count);
-      for (const auto& block : columns.list)
+      std::vector<const float*> rows(count), slopes_of(count);
+      for (const auto& block : columns.list) {
+        for (int64_t p = 0; p < count; ++p)
+          slopes_of[p] = gradients.get() + (place * count + p) * slope.c + block.from;
         for (int64_t c = from; c < end; c += MAX_M[block.vectors]) {
           for (int64_t p = 0; p < count; ++p) rows[p] = inputs.get() + (place * count + p) * in.c + c;
           CORRELATE[block.vectors][std::min<int64_t>(MAX_M[block.vectors], end - c)](
-              count, rows.data(), gradients.get() + place * count * slope.c + block.from, slope.c,
-              sum + c * slope.c + block.from, slope.c);
+              count, rows.data(), slopes_of.data(), sum + c * slope.c + block.from, slope.c);
         }
+      }
     });
   }
   parallel_for(pool, in.c, [&](int64_t c) {
