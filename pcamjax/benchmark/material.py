@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pcamjax.errors import InputError
 from pcamjax.files import read_json
 
 
@@ -60,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Material:
-    """A case and the files for it, which `preparation.prepare` writes into `folder`."""
+    """A case and the files for it in `folder`, which `preparation` writes unless another is named."""
 
     folder: Path
     case: Case
@@ -79,13 +78,7 @@ class Material:
         return frozenset(read_json(self.folder / "frozen.json"))
 
     def description(self) -> dict[str, Any]:
-        """What Keras says of its network of these layers.
-
-        Raises:
-          InputError: there was no Keras to ask.
-        """
-        if not (self.folder / "network.json").exists():
-            raise InputError("Keras, which describes the network, cannot be imported; pip install 'pcamjax[benchmark]'")
+        """What Keras says of its network of these layers, which `peers.description` writes."""
         return read_json(self.folder / "network.json")
 
     def store(self) -> Path:

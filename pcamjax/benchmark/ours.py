@@ -38,7 +38,7 @@ def make_train(material: Material) -> Work:
     step = spread(make_train_step(case.network, optimizer, loss, {}, frozen=frozen), devices, "shard_map",
                   batch_output=False)
     batch = jax.device_put(Batch(material.array("pixels"), material.array("labels")), _along_batch(devices))
-    step, facts = _compiled(step, state, batch, donate=True)
+    step, facts = _compiled(step, state, batch, devices=case.devices, donate=True)
 
     def run() -> float:
         nonlocal state
@@ -55,7 +55,7 @@ def make_infer(material: Material) -> Work:
     variables = replicate(_variables(material), devices)
     images = jax.device_put(material.array("pixels"), _along_batch(devices))
     forward = spread(make_forward(case.network), devices, "shard_map", batch_output=True)
-    forward, facts = _compiled(forward, variables, images)
+    forward, facts = _compiled(forward, variables, images, devices=case.devices)
     return Work(lambda: np.asarray(forward(variables, images)), facts, _peak_bytes(devices))
 
 
@@ -92,19 +92,20 @@ def make_input(material: Material) -> Work:
                 {"images": INPUT_BATCHES * size})
 
 
-def _compiled(function: Callable, *arguments: Any, donate: bool = False) -> tuple[Callable, dict[str, Any]]:
-    """The compiled function, and what its compiler says of it.
+def _compiled(function: Callable, *arguments: Any, devices: int = 1, donate: bool = False
+              ) -> tuple[Callable, dict[str, Any]]:
+    """The compiled function, and what its compiler says of it, on all devices together.
 
     FLOPs are those of the plain program, as an accelerator gets it: in the CPU's, a kernel or loop of ours counts as
     nothing or once.
     """
     jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
-    flops = jitted.trace(*arguments).lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
+    plain = jitted.trace(*arguments).lower(lowering_platforms=("tpu",))
     start = time.perf_counter()
     compiled = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
-    return compiled, {"compile_seconds": seconds, "flops": flops,
-                      "bytes": (compiled.cost_analysis() or {}).get("bytes accessed"),
+    return compiled, {"compile_seconds": seconds, "flops": plain.cost_analysis()["flops"] * devices,
+                      "bytes": compiled.cost_analysis()["bytes accessed"] * devices,
                       "device": jax.devices()[0].device_kind, "kernels": kernels.status()}
 
 

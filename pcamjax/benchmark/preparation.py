@@ -21,7 +21,7 @@ STORE_BATCHES = 64  # of the synthetic store that input is read from
 
 
 def prepare(folder: Path, case: Case) -> None:
-    """Writes variables, batch, frozen layers and, where there is Keras, its description of the network.
+    """Writes batch, variables and frozen layers, or the store.
 
     The pixels are white noise: what a step costs does not hang on them.
     """
@@ -37,11 +37,6 @@ def prepare(folder: Path, case: Case) -> None:
     variables = flatten_dict(initial_variables(case.network, case.seed), sep="/")
     np.savez(folder / "variables.npz", **{name: np.asarray(values) for name, values in variables.items()})
     write_json(folder / "frozen.json", sorted(frozen_layers(case.network, case.frozen)))
-    try:
-        from pcamjax.benchmark.peers.keras_networks import whole_network
-    except ImportError:
-        return  # then there are no peers either, as each of them will say
-    write_json(folder / "network.json", whole_network(case.network).get_config())
 
 
 if __name__ == "__main__":

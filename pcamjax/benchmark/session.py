@@ -1,6 +1,7 @@
 """Measures subjects side by side: a process each, which work in turn while the others wait."""
 
 import contextlib
+import hashlib
 import json
 import os
 import statistics
@@ -112,15 +113,13 @@ class Session:
 
     def __init__(self, *, alone: bool = False):
         self._alone = alone
-        self._folders: dict[Case, Path] = {}
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Session":
-        self._root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pcamjax-benchmark-")))
+        self._directory = tempfile.TemporaryDirectory(prefix="pcamjax-benchmark-")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self._directory.cleanup()
 
     def measure(self, entrants: Sequence[Entrant], *, rounds: int, times: int) -> list[Measurement]:
         """Measures entrants in `rounds` rounds of `times` times each, whose order is turned round every time.
@@ -148,7 +147,7 @@ class Session:
     def _begin(self, made: Measurement, stack: contextlib.ExitStack, logits: dict[Case, np.ndarray]) -> Child:
         """Starts a process, waits until it has worked once and looks at its logits."""
         case = made.entrant.case
-        child = Child(made.entrant, self._material(case.material))
+        child = Child(made.entrant, self._material(made.entrant))
         stack.callback(child.end)
         made.facts = child.answer()
         result = np.array(made.facts.pop("result"))
@@ -156,18 +155,22 @@ class Session:
             _require_same(result, logits.setdefault(replace(case, devices=1), result), case.precision)
         return child
 
-    def _material(self, case: Case) -> Path:
-        if case not in self._folders:
-            folder = self._root / str(len(self._folders))
-            folder.mkdir()
-            # Not on an accelerator, whose memory is the subjects'.
-            done = subprocess.run(
-                [sys.executable, "-m", "pcamjax.benchmark.preparation", str(folder), case.as_json()], text=True,
-                capture_output=True, env=os.environ | {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"})
-            if done.returncode:
-                raise NotMeasuredError(_reason(done.returncode, done.stderr))
-            self._folders[case] = folder
-        return self._folders[case]
+    def _material(self, entrant: Entrant) -> Path:
+        """The folder of an entrant's material, written as far as it is not yet there."""
+        case = entrant.case.material
+        folder = Path(self._directory.name) / hashlib.sha256(case.as_json().encode()).hexdigest()[:16]
+        folder.mkdir(exist_ok=True)
+        for module in SUBJECTS[entrant.subject].prepared_by:
+            mark = folder / f"made by {module}"
+            if not mark.exists():
+                # By JAX, which is always there, and not on an accelerator, whose memory is the subjects'.
+                done = subprocess.run([sys.executable, "-m", module, str(folder), case.as_json()], text=True,
+                                      capture_output=True,
+                                      env=os.environ | {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"})
+                if done.returncode:
+                    raise NotMeasuredError(_reason(done.returncode, done.stderr))
+                mark.touch()
+        return folder
 
 
 def environment() -> dict[str, Any]:

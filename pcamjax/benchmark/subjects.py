@@ -31,12 +31,14 @@ class Subject:
       module: has a function `make_<task>(material, **options)`, which returns a `Work`, for each task that it can do.
       tasks: those that the job asks it for.
       environment: variables of its process, beside those of all.
+      prepared_by: the modules that, run one after the other, write its material.
     """
 
     module: str
     tasks: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    prepared_by: tuple[str, ...] = ("pcamjax.benchmark.preparation",)
 
 
 OURS = "pcamjax"
@@ -54,13 +56,14 @@ _PEERS = "pcamjax.benchmark.peers"
 # A compilation is timed, and accelerators are shared with those that wait.
 _JAX = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+_DESCRIBED = (*Subject.prepared_by, f"{_PEERS}.description")
 
 SUBJECTS: dict[str, Subject] = {
     OURS: Subject("pcamjax.benchmark.ours", (*OF_NETWORKS, *OF_BATCHES), _JAX),
     "keras_tensorflow": Subject(f"{_PEERS}.keras_tensorflow", COMPARED, _TENSORFLOW),
     "keras_tensorflow_xla": Subject(f"{_PEERS}.keras_tensorflow", COMPARED, _TENSORFLOW, {"jit_compile": True}),
     "keras_jax": Subject(f"{_PEERS}.keras_jax", COMPARED, _JAX | {"KERAS_BACKEND": "jax"}),
-    "torch": Subject(f"{_PEERS}.pytorch", (*COMPARED, "product")),
-    "torch_compile": Subject(f"{_PEERS}.pytorch", COMPARED, {}, {"compiled": True}),
+    "torch": Subject(f"{_PEERS}.pytorch", (*COMPARED, "product"), prepared_by=_DESCRIBED),
+    "torch_compile": Subject(f"{_PEERS}.pytorch", COMPARED, options={"compiled": True}, prepared_by=_DESCRIBED),
     "machine": Subject("pcamjax.benchmark.machine", ROOFS, _JAX),
 }
