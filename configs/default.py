@@ -11,6 +11,7 @@ def get_config() -> ConfigDict:
         "batch_norm_momentum": 0.99,  # Keras' momentum; lower for very short runs
         "weights": "",  # to begin from: "" draws them, "imagenet" is downloaded, or the path of a Keras file
         "precision": "float32",  # of what the layers compute: float32 or bfloat16; parameters and logits are float32
+        "remat": False,  # keep of a forward pass only what convolutions put out, compute the rest again: less memory
         "frozen": "none",  # layers not trained: none, thesis (its boundary), backbone, or the last ones, by name
     }
     config.data = {

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -17,6 +18,7 @@ from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
+from pcamjax.ops.compiled import cache_folder, processor
 from pcamjax.training.run import RunFolder, data_identity, flatten
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
@@ -37,6 +39,7 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
     `config` is the experiment where --config names none.
     """
     keep_freed_memory()
+    keep_compiled_programs()
     logging.set_verbosity(logging.FATAL)  # Orbax and grain narrate; their errors come as exceptions too.
 
     def parse(arguments: list[str]) -> list[str]:
@@ -72,6 +75,16 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((-1, -1), (-4, 0), (-8, 1)):  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
             mallopt(parameter, value)
+
+
+def keep_compiled_programs() -> None:
+    """Makes JAX keep what takes it long to compile, for the next start of a job on such a processor.
+
+    They go to $XDG_CACHE_HOME/pcamjax/programs, or where JAX_COMPILATION_CACHE_DIR says;
+    JAX_ENABLE_COMPILATION_CACHE=false keeps none.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs" / processor()))
 
 
 def new_config() -> ConfigDict:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from pcamjax.ops.convolution import convolve, convolve_depthwise
@@ -18,6 +19,10 @@ from pcamjax.ops.positions import keys_by_position
 from pcamjax.ops.statistics import moments, normalise
 
 Activation = Callable[[Array], Array]
+
+# The name that convolutions give to what they put out, before bias and activation: all that need be kept of a forward
+# pass, for the rest is computed from it in a moment.
+MAPS = "convolution"
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
         shape = (*self.kernel_size, x.shape[-1], self.filters)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        y = convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
+        y = checkpoint_name(convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding), MAPS)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).astype(x.dtype).reshape(1, 1, 1, -1)
         return y if self.activation is None else self.activation(y)
@@ -64,7 +69,8 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         kernel = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
-        return convolve_depthwise(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
+        y = convolve_depthwise(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding)
+        return checkpoint_name(y, MAPS)
 
 
 class SeparableConv(nn.Module):
@@ -77,8 +83,8 @@ class SeparableConv(nn.Module):
         depthwise = self.param("depthwise_kernel", _depthwise_glorot, (3, 3, 1, x.shape[-1]))
         pointwise = self.param("pointwise_kernel", nn.initializers.glorot_uniform(),
                                (1, 1, x.shape[-1], self.filters))
-        x = convolve_depthwise(x, depthwise.astype(x.dtype), padding="SAME")
-        return convolve(x, pointwise.astype(x.dtype), padding="SAME")
+        x = checkpoint_name(convolve_depthwise(x, depthwise.astype(x.dtype), padding="SAME"), MAPS)
+        return checkpoint_name(convolve(x, pointwise.astype(x.dtype), padding="SAME"), MAPS)
 
 
 def _depthwise_glorot(key: Array, shape: tuple[int, ...], dtype: type = float) -> Array:

@@ -114,7 +114,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             if number == phase.first_step:
                 state = replicate(start_phase(state, phase.optimizer, phase.frozen), devices)
             step = make_train_step(config.model.name, phase.optimizer, loss, config.augmentation.to_dict(),
-                                   config.model.batch_norm_momentum, phase.frozen, config.model.precision)
+                                   config.model.batch_norm_momentum, phase.frozen, config.model.precision,
+                                   config.model.remat)
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):

@@ -19,8 +19,9 @@ from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
 from pcamjax.ops import compiled
 
-# What may differ when a run goes on: where the data lie and what they are spread over, not what is computed.
-FREE_KEYS = ("data.path", "input", "parallel")
+# What may differ when a run goes on: where the data lie, what they are spread over and what is kept in memory, not what
+# is computed.
+FREE_KEYS = ("data.path", "input", "model.remat", "parallel")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch
 from pcamjax.models import model_input, model_spec
-from pcamjax.models.layers import Training
+from pcamjax.models.layers import MAPS, Training
 from pcamjax.models.variables import join_parameters, split_parameters
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.training.parallel import AXIS
@@ -64,12 +64,13 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                     loss: Callable[[Float[Array, "b 2"], Int[Array, " b"]], Float[Array, " b"]],
                     augmentation: Mapping[str, Any], batch_norm_momentum: float = 0.99,
                     frozen: frozenset[str] = frozenset(), precision: str = "float32",
-                    ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+                    remat: bool = False) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """A step on this device's piece of the global batch, to be wrapped by `parallel.spread`.
 
     Gradients, metrics and BatchNorm's moments are averaged over the devices, and the keys of augmentation and dropout
     follow an example's position in the global batch, so that N devices take the step that one would. The parameters of
-    the layers `frozen` are constants of the loss: nothing is differentiated that only they would need.
+    the layers `frozen` are constants of the loss: nothing is differentiated that only they would need. With `remat` the
+    backward pass finds only what the convolutions put out, and what lies between them is computed once more.
 
     Raises:
       InputError: there is no such `precision`.
@@ -90,6 +91,8 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
                                             mutable=["batch_stats"])
             return loss(logits, batch.labels).mean(), (logits, updated.get("batch_stats", {}))
 
+        if remat:
+            mean_loss = jax.checkpoint(mean_loss, policy=jax.checkpoint_policies.save_only_these_names(MAPS))
         (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trained)
         if jax.lax.axis_size(AXIS) > 1:  # XLA:CPU copies all gradients even to average them over one device
             gradient, value = jax.lax.pmean((gradient, value), AXIS)

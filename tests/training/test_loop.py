@@ -222,3 +222,26 @@ def test_training_needs_labels_and_its_parts(noise, tmp_path):
     with pytest.raises(InputError, match="no part 'valid'"):
         fit(tiny.config(noise.path), noise, without, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_compiled_after_the_first_epoch_of_a_phase(noise, tmp_path):
+    """A run with longer phases compiles just as many programs."""
+    compiled = []
+
+    def listen(event: str, seconds: float, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    def programs_of(head: int, rest: int) -> int:
+        compiled.clear()
+        jax.clear_caches()
+        config = tiny.config(noise.path, **{"head.epochs": head, "epochs": rest})
+        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / f"{head}_{rest}"))
+        return len(compiled)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        short, long = programs_of(head=1, rest=1), programs_of(head=2, rest=3)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert long == short > 3

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from jax.sharding import Mesh, PartitionSpec
 
-from pcamjax.data.batches import train_batches
+from pcamjax.data.batches import Batch, train_batches
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
-from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
 from pcamjax.training.step import make_train_step, start_phase
 
 
@@ -20,13 +21,13 @@ from pcamjax.training.step import make_train_step, start_phase
 def three_steps(noise):
     @functools.cache
     def run(devices: int, wrapper: str, model: str = "tiny", steps: int = 3, frozen: frozenset[str] = frozenset(),
-            precision: str = "float32"):
+            **options):
         config = tiny.config(noise.path)
         loss = make_loss(config.loss.name, "softmax")
         optimizer = make_optimizer(config.optimizer.to_dict(), 6)
         devices = choose_devices(devices, config.batch_size)
         step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict(), frozen=frozen,
-                                      precision=precision), devices, wrapper, batch_output=False)
+                                      **options), devices, wrapper, batch_output=False)
         state = replicate(start_phase(tiny.started(model, optimizer, seed=1), optimizer, frozen), devices)
         history = []
         for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
@@ -69,6 +70,23 @@ def test_a_step_changes_every_parameter_and_statistic(three_steps, noise):
     for (path, old), new in zip(jax.tree.leaves_with_path(before.variables), jax.tree.leaves(state.variables),
                                 strict=True):
         assert (np.asarray(old) != np.asarray(new)).any(), jax.tree_util.keystr(path)
+
+
+def memory_of_a_step(remat: bool) -> int:
+    """The bytes that a compiled step of `tiny` needs besides its arguments."""
+    optimizer, mesh = optax.sgd(0.1), Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
+    step = make_train_step("tiny", optimizer, make_loss("binary_crossentropy", "softmax"), {}, remat=remat)
+    leaves, tree = jax.tree.flatten(tiny.started("tiny", optimizer, 0))
+    batch = Batch(jnp.zeros((8, 96, 96, 3), jnp.uint8), jnp.zeros(8, jnp.int32))
+    mapped = jax.shard_map(lambda leaves, batch: step(tree.unflatten(leaves), batch), mesh=mesh, check_vma=False,
+                           in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=PartitionSpec())
+    return jax.jit(mapped).lower(leaves, batch).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_what_is_computed_again_needs_no_memory_and_changes_nothing(three_steps):
+    again, kept = (three_steps(1, "shard_map", remat=remat)[0] for remat in (True, False))
+    assert updates_apart(again, kept) < 2e-5
+    assert memory_of_a_step(remat=True) < 0.95 * memory_of_a_step(remat=False)
 
 
 def test_in_bfloat16_the_losses_are_nearly_the_same_and_the_state_stays_float32(three_steps):

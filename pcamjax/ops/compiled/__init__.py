@@ -51,6 +51,19 @@ def call(target: str, shape: tuple[int, ...], *arrays: Float[Array, "..."], **at
     return function(*arrays, **{name: np.int64(value) for name, value in attributes.items()})
 
 
+def cache_folder() -> Path:
+    """Where what was compiled for this machine is kept: $XDG_CACHE_HOME/pcamjax, by default ~/.cache/pcamjax."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pcamjax"
+
+
+def processor() -> str:
+    """A name for this kind of processor: what was compiled for one may need instructions that another lacks."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
+    named = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return hashlib.sha256("\n".join([platform.machine(), *sorted(named)]).encode()).hexdigest()[:16]
+
+
 @functools.cache
 def _load() -> str:
     """Builds the library unless it is in the cache, and registers its kernels; says why not, "" if it could."""
@@ -75,11 +88,10 @@ def _build(compiler: str) -> str:
     """The path of the library, by what it is made of and made for."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = sorted(SOURCES.glob("*.cc"))
-    made_of = [version, *FLAGS, jaxlib.__version__, _processor(),
+    made_of = [version, *FLAGS, jaxlib.__version__, processor(),
                *(file.read_text(encoding="utf-8") for file in (*sources, *sorted(SOURCES.glob("*.h"))))]
     name = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = cache / "pcamjax" / "kernels" / f"{name}.so"
+    path = cache_folder() / "kernels" / f"{name}.so"
     if not path.exists():
         print("compiling pcamjax's CPU kernels, once on this machine ...", file=sys.stderr, flush=True)
         with atomic_file(path) as temporary:
@@ -88,11 +100,3 @@ def _build(compiler: str) -> str:
             if made.returncode:
                 raise InputError(f"{compiler} failed: {made.stderr[-500:]}")
     return str(path)
-
-
-def _processor() -> str:
-    """What `-march=native` goes by."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
-    named = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return "\n".join([platform.machine(), *sorted(named)])
