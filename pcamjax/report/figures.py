@@ -250,6 +250,8 @@ def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) 
     tasks = list(dict.fromkeys(point.task for point in points))
     figure = Figure(figsize=(3.7 * len(tasks) + 0.5, 4.2), layout="constrained")
     reach = [point.intensity for point in points] + [product / bandwidth]
+    speeds = [speed for point in points for speed in (point.speed, point.peer_speed)] + [product]
+    line = (np.nanmax(speeds) / np.nanmin(speeds)) ** 0.035  # by which labels must differ not to overlap
     intensities = np.geomspace(min(reach) / 1.5, max(reach) * 2.5, 200)
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         axes.plot(intensities, np.minimum(product, bandwidth * intensities) / 1e9, color="black", linewidth=1.4,
@@ -262,9 +264,11 @@ def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) 
         axes.plot(x, [point.peer_speed / 1e9 for point in chosen], "_", color="#777777", markersize=10,
                   markeredgewidth=1.6, label="fastest peer")
         axes.plot(x, [point.speed / 1e9 for point in chosen], "o", color=_DARK, markersize=5, label="pcamjax")
-        for point in chosen:
-            axes.annotate(point.network, (point.intensity, point.speed / 1e9), (6, 0), textcoords="offset points",
-                          va="center", fontsize=7)
+        lowest = 0.0
+        for point in sorted(chosen, key=lambda point: point.speed):
+            lowest = max(point.speed / 1e9, lowest * line)
+            axes.annotate(point.network, (point.intensity, lowest), (7, 0), textcoords="offset points", va="center",
+                          fontsize=7)
         axes.set(xscale="log", yscale="log", title=task, xlabel="FLOPs a byte")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
