@@ -1,0 +1,92 @@
+"""The table that compares methods of explanation, as JSON, CSV and Markdown."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pcamjax.explain.intervals import Estimate
+from pcamjax.files import atomic_file, write_json
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """What was measured of one method on one group of patches.
+
+    method: its name; "chance" and the baselines are methods too.
+    weights: "trained" or "random", the network that was explained; "none" for what looks at no network.
+    group, patches: which patches these are, and how many.
+    figures: the mean of each measure with its 95 % interval.
+    margins: of measures of localisation, by how much the method's mean is above each rival's: the mean of the
+      differences patch by patch with its 95 % interval, and so above the rival's where `low` is above 0.
+    maps_per_second: NaN for what was not timed.
+    """
+
+    method: str
+    weights: str
+    group: str
+    patches: int
+    figures: Mapping[str, Estimate]
+    margins: Mapping[str, Mapping[str, Estimate]]
+    maps_per_second: float = math.nan
+
+
+def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows: Sequence[MethodRow]) -> None:
+    """Writes <name>.json (`header` and all rows), .csv (a line a row) and .md; each is whole or as it was before."""
+    plain = [asdict(row) | {"figures": _as_dicts(row.figures),
+                            "margins": {key: _as_dicts(rivals) for key, rivals in row.margins.items()}} for row in rows]
+    write_json(folder / f"{name}.json", {**header, "rows": plain})
+    lines, text = [_flat(row) for row in rows], io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    for suffix, content in (("csv", text.getvalue()), ("md", markdown(rows))):
+        with atomic_file(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def markdown(rows: Sequence[MethodRow]) -> str:
+    """For each group of patches a table of the means and one of the margins, each with its 95 % interval."""
+    parts = []
+    for group in dict.fromkeys(row.group for row in rows):
+        here = [row for row in rows if row.group == group]
+        figures = list(dict.fromkeys(name for row in here for name in row.figures))
+        parts += [f"{group}: {here[0].patches} patches, mean [95 % interval]", _table(
+            ["method", "weights", *figures, "maps/s"],
+            [[row.method, row.weights, *(_cell(row.figures.get(name)) for name in figures),
+              "" if math.isnan(row.maps_per_second) else f"{row.maps_per_second:.1f}"] for row in here])]
+        margins = [(measure, rival) for measure, rival in dict.fromkeys(
+            (measure, rival) for row in here for measure, rivals in row.margins.items() for rival in rivals)]
+        if margins:
+            parts += [f"{group}: how much above, mean of the differences [95 % interval]", _table(
+                ["method", *(f"{measure} above {rival}" for measure, rival in margins)],
+                [[row.method, *(_cell(row.margins.get(measure, {}).get(rival), "+") for measure, rival in margins)]
+                 for row in here if row.margins])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _flat(row: MethodRow) -> dict[str, Any]:
+    line: dict[str, Any] = {"method": row.method, "weights": row.weights, "group": row.group, "patches": row.patches}
+    named = {**row.figures, **{f"{measure} above {rival}": estimate for measure, rivals in row.margins.items()
+                               for rival, estimate in rivals.items()}}
+    for name, estimate in named.items():
+        line |= {name: estimate.mean, f"{name} low": estimate.low, f"{name} high": estimate.high}
+    line["maps/s"] = row.maps_per_second
+    return {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+
+
+def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: estimate._asdict() for name, estimate in estimates.items()}
+
+
+def _cell(estimate: Estimate | None, sign: str = "") -> str:
+    if estimate is None or estimate.n == 0:
+        return ""
+    return f"{estimate.mean:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

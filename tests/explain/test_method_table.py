@@ -1,0 +1,47 @@
+"""The table of methods in its three forms."""
+
+import csv
+
+import numpy as np
+
+from pcamjax.explain.intervals import Estimate
+from pcamjax.explain.method_table import MethodRow, markdown, write_method_table
+from pcamjax.files import read_json
+
+NONE = Estimate(np.nan, np.nan, np.nan, 0)
+ROWS = [MethodRow("chance", "none", "all", 9, {"tumour energy": Estimate(0.25, 0.2, 0.3, 9)}, {}),
+        MethodRow("grad_cam", "trained", "all", 9, {"tumour energy": Estimate(0.5, 0.4, 0.625, 9), "deletion": NONE},
+                  {"tumour energy": {"chance": Estimate(0.25, -0.05, 0.35, 9)}}, 120.44)]
+
+
+def test_markdown():
+    assert markdown(ROWS) == """\
+all: 9 patches, mean [95 % interval]
+
+| method | weights | tumour energy | deletion | maps/s |
+| --- | --- | --- | --- | --- |
+| chance | none | 0.250 [0.200, 0.300] |  |  |
+| grad_cam | trained | 0.500 [0.400, 0.625] |  | 120.4 |
+
+all: how much above, mean of the differences [95 % interval]
+
+| method | tumour energy above chance |
+| --- | --- |
+| grad_cam | +0.250 [-0.050, +0.350] |
+"""
+
+
+def test_files(tmp_path):
+    write_method_table(tmp_path, "methods", {"split": "valid"}, ROWS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.csv", "methods.json", "methods.md"]
+    assert (tmp_path / "methods.md").read_text() == markdown(ROWS)
+    record = read_json(tmp_path / "methods.json")
+    assert record["split"] == "valid" and record["rows"][0]["maps_per_second"] is None
+    assert record["rows"][1] == {
+        "method": "grad_cam", "weights": "trained", "group": "all", "patches": 9, "maps_per_second": 120.44,
+        "figures": {"tumour energy": {"mean": 0.5, "low": 0.4, "high": 0.625, "n": 9},
+                    "deletion": {"mean": None, "low": None, "high": None, "n": 0}},
+        "margins": {"tumour energy": {"chance": {"mean": 0.25, "low": -0.05, "high": 0.35, "n": 9}}}}
+    chance, grad_cam = csv.DictReader((tmp_path / "methods.csv").read_text().splitlines())
+    assert chance["tumour energy low"] == "0.2" and chance["deletion"] == "" and chance["maps/s"] == ""
+    assert grad_cam["tumour energy above chance high"] == "0.35" and grad_cam["maps/s"] == "120.44"
