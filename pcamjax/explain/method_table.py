@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcamjax.explain.intervals import Estimate
+from pcamjax.explain.sanity import Survival
 from pcamjax.files import atomic_file, write_json
 
 
@@ -34,22 +35,29 @@ class MethodRow:
     maps_per_second: float = math.nan
 
 
-def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows: Sequence[MethodRow]) -> None:
-    """Writes <name>.json (`header` and all rows), .csv (a line a row) and .md; each is whole or as it was before."""
+def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows: Sequence[MethodRow],
+                       survivals: Mapping[str, Sequence[Survival]]) -> None:
+    """Writes <name>.json (`header` and everything), .csv (a line a row) and .md; each is whole or as it was before.
+
+    survivals: of each method, what `sanity.survival` found; none where randomisation was not measured.
+    """
     plain = [asdict(row) | {"figures": _as_dicts(row.figures),
                             "margins": {key: _as_dicts(rivals) for key, rivals in row.margins.items()}} for row in rows]
-    write_json(folder / f"{name}.json", {**header, "rows": plain})
+    stages = {method: [{"stage": row.stage, **_as_dicts(row._asdict() | {"stage": None})} for row in found]
+              for method, found in survivals.items()}
+    write_json(folder / f"{name}.json", {**header, "rows": plain, "cascade": stages})
     lines, text = [_flat(row) for row in rows], io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     table.writeheader()
     table.writerows(lines)
-    for suffix, content in (("csv", text.getvalue()), ("md", markdown(rows))):
+    for suffix, content in (("csv", text.getvalue()), ("md", markdown(rows, survivals))):
         with atomic_file(folder / f"{name}.{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
 
 
-def markdown(rows: Sequence[MethodRow]) -> str:
-    """For each group of patches a table of the means and one of the margins, each with its 95 % interval."""
+def markdown(rows: Sequence[MethodRow], survivals: Mapping[str, Sequence[Survival]]) -> str:
+    """For each group of patches a table of the means and one of the margins, each with its 95 % interval; then how like
+    themselves the maps stay while layers are drawn anew."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         here = [row for row in rows if row.group == group]
@@ -65,6 +73,11 @@ def markdown(rows: Sequence[MethodRow]) -> str:
                 ["method", *(f"{measure} above {rival}" for measure, rival in margins)],
                 [[row.method, *(_cell(row.margins.get(measure, {}).get(rival), "+") for measure, rival in margins)]
                  for row in here if row.margins])]
+    if survivals:
+        stages = [row.stage for row in next(iter(survivals.values()))]
+        parts += ["Spearman correlation with the trained network's maps, layers drawn anew from the logits down to:",
+                  _table(["method", *stages], [[method, *(_cell(row.spearman) for row in found)]
+                                               for method, found in survivals.items()])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -78,8 +91,8 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     return {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
 
 
-def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: estimate._asdict() for name, estimate in estimates.items()}
+def _as_dicts(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, float]]:
+    return {name: estimate._asdict() for name, estimate in estimates.items() if estimate is not None}
 
 
 def _cell(estimate: Estimate | None, sign: str = "") -> str:
