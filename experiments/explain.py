@@ -18,6 +18,7 @@ from pcamjax.explain.heat_maps import explainer, heat_maps, in_batches, scorer
 from pcamjax.explain.localisation import nest_groups
 from pcamjax.explain.method_table import markdown, write_method_table
 from pcamjax.explain.methods import METHODS, find_method
+from pcamjax.explain.names import TITLES
 from pcamjax.explain.sanity import Method, cascade, survival
 from pcamjax.explain.targets import DIFFERENCES
 from pcamjax.files import write_json
@@ -89,7 +90,7 @@ def compare_run(trained: Run, patches: Patches, split: Split, part: str, count: 
         return made
 
     score, seed = scorer(name), trained.config.seed
-    compared = {METHODS[method].title: raw_maps(method) for method in methods}
+    compared = {TITLES[method]: raw_maps(method) for method in methods}
     fresh = initial_variables(name, seed + 1)
     table = compare_methods(compared, trained.variables, fresh, images,
                             lambda images: np.asarray(score(trained.variables, images)), masks=masks,
@@ -132,7 +133,7 @@ def run() -> None:
         return
     made = explain_run(trained, patches, split, part, NUM.value, methods=methods, target=target, layers=LAYERS.value)
     for method, peaks in zip(made.methods, made.peaks, strict=True):
-        print(f"{METHODS[method].title}: {len(peaks)} maps, {int(np.sum(peaks == 0))} of them zero")
+        print(f"{TITLES[method]}: {len(peaks)} maps, {int(np.sum(peaks == 0))} of them zero")
     print(f"maps: {trained.folder.explanations(part)}\nreport: {write_report(trained.folder.path)}")
 
 

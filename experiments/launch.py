@@ -1,9 +1,7 @@
 """What all jobs share: flags in, one clear line and exit code 2 for bad input."""
 
-import ctypes
 import dataclasses
 import difflib
-import platform
 import re
 import sys
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
+from pcamjax.host_memory import keep_freed_memory
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
 from pcamjax.ops.compiled import cache_folder, processor
@@ -63,18 +62,6 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
             _refuse(_one_line(error))
 
     app.run(guarded, flags_parser=parse)
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep the memory that is freed, before threads are there; elsewhere it does nothing.
-
-    XLA asks for all of a step's memory anew at each step. Above 32 MB glibc would map and unmap it each time, and to
-    touch fresh pages takes up to a third of a short step. See docs/performance.md.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in ((-1, -1), (-4, 0), (-8, 1)):  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
-            mallopt(parameter, value)
 
 
 def keep_compiled_programs() -> None:

@@ -21,7 +21,7 @@ LAYERS = (
     {"weights"},
     {"models", "data"},
     {"ops", "download"},
-    {"files"},
+    {"files", "host_memory"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

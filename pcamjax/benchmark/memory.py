@@ -1,18 +1,17 @@
 """The resident memory of this process."""
 
-import contextlib
-import ctypes
 import gc
 import resource
 import sys
 from pathlib import Path
 
+from pcamjax.host_memory import give_back_freed_memory
+
 
 def forget_peak_memory() -> None:
     """Makes Linux count the peak from here on, so that what compiling took does not hide a step's."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # what is freed already goes back first, where glibc holds it
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed_memory()  # what is freed already goes back first
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")

@@ -42,7 +42,7 @@ class Subject:
 
 
 OURS = "pcamjax"
-# Of all processes: glibc keeps what is freed, as in our jobs (`experiments.launch.keep_freed_memory`). Otherwise it
+# Of all processes: glibc keeps what is freed, as in our jobs (`host_memory.keep_freed_memory`). Otherwise it
 # gives large tensors back after every use, to be zeroed by the kernel before the next: PyTorch then took 1.2 times as
 # long to train scratch #1 and 1.6 times to infer.
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int, Int8, Shaped, UInt8
 
 from pcamjax.data.synthetic import CENTRE
 from pcamjax.errors import InputError
-from pcamjax.explain.methods import METHODS
+from pcamjax.explain.names import TITLES
 from pcamjax.files import atomic_file
 from pcamjax.inference.predictions import THRESHOLD, read_npz
 
@@ -83,9 +83,9 @@ def read_explanations(path: str | os.PathLike) -> Explanations:
         if kind not in (array.dtype.str[1:], array.dtype.kind) or array.shape != shape:
             raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {kind} "
                              f"{list(shape)}; make it again: python -m experiments.explain")
-    if not set(arrays["methods"].tolist()) <= set(METHODS):
+    if not set(arrays["methods"].tolist()) <= set(TITLES):
         raise InputError(f"{path}: methods are {', '.join(arrays['methods'].tolist())}, expected some of "
-                         f"{', '.join(METHODS)}; make it again: python -m experiments.explain")
+                         f"{', '.join(TITLES)}; make it again: python -m experiments.explain")
     for name in ("maps", "scores"):
         if not ((arrays[name] >= 0) & (arrays[name] <= 1)).all():
             raise InputError(f"{path}: {name} has values outside [0, 1]; "

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from pcamjax.explain.methods import explain, find_method
+from pcamjax.explain.methods import explain
+from pcamjax.explain.names import OF_LAYERS
 from pcamjax.explain.targets import Target, target_score
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_spec
@@ -44,7 +45,7 @@ def explainer(model_name: str, *, method: str = "grad_cam", target: Target = 1, 
               ) -> Callable[[dict[str, Any], UInt8[Array, "b h w 3"]], tuple[Array, Array]]:
     """The compiled function from a network's variables and a batch of images to maps in 0..1 and their peaks."""
     spec = model_spec(model_name)
-    layers = tuple(layers) or (spec.cam_layer,) * find_method(method).of_layer
+    layers = tuple(layers) or ((spec.cam_layer,) if method in OF_LAYERS else ())
     network = spec.build()
 
     @jax.jit

@@ -1,7 +1,7 @@
 """The methods by name, and what is done to the raw maps of any of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,35 +10,15 @@ from jaxtyping import Array, Float
 
 from pcamjax.errors import InputError
 from pcamjax.explain import cams, saliency
+from pcamjax.explain.names import OF_LAYERS, OF_PIXELS
 from pcamjax.explain.targets import Target
 
-
-class Method(NamedTuple):
-    """A method: its name in figures and its function, and whether that looks at a layer or at the pixels."""
-
-    title: str
-    function: Callable[..., Float[Array, "b h w"]]
-    of_layer: bool = True
+METHODS: dict[str, Callable[..., Float[Array, "b h w"]]] = {
+    name: getattr(module, name) for module, names in ((cams, OF_LAYERS), (saliency, OF_PIXELS)) for name in names}
 
 
-METHODS = {
-    "grad_cam": Method("Grad-CAM", cams.grad_cam),
-    "grad_cam_plus_plus": Method("Grad-CAM++", cams.grad_cam_plus_plus),
-    "hires_cam": Method("HiResCAM", cams.hires_cam),
-    "layer_cam": Method("LayerCAM", cams.layer_cam),
-    "xgrad_cam": Method("XGrad-CAM", cams.xgrad_cam),
-    "eigen_cam": Method("Eigen-CAM", cams.eigen_cam),
-    "score_cam": Method("Score-CAM", cams.score_cam),
-    "ablation_cam": Method("Ablation-CAM", cams.ablation_cam),
-    "input_gradient": Method("input gradient", saliency.input_gradient, of_layer=False),
-    "smooth_grad": Method("SmoothGrad", saliency.smooth_grad, of_layer=False),
-    "integrated_gradients": Method("integrated gradients", saliency.integrated_gradients, of_layer=False),
-    "occlusion": Method("occlusion", saliency.occlusion, of_layer=False),
-}
-
-
-def find_method(name: str) -> Method:
-    """The method of a name.
+def find_method(name: str) -> Callable[..., Float[Array, "b h w"]]:
+    """The function of a name.
 
     Raises:
       InputError: there is none of that name.
@@ -62,9 +42,9 @@ def explain(module: nn.Module, variables: Mapping[str, Any], x: Float[Array, "b 
     Raises:
       InputError: an unknown method, target or layer.
     """
-    found = find_method(method)
-    maps = [found.function(module, variables, x, target=target, layer=layer)
-            for layer in (layers if found.of_layer and layers else [None])]
+    draw = find_method(method)
+    maps = [draw(module, variables, x, target=target, layer=layer)
+            for layer in (layers if method in OF_LAYERS and layers else [None])]
     if len(maps) > 1:
         maps = [normalise(one)[0] for one in maps]
     return normalise(sum(upsample(one, x.shape[1:3]) for one in maps) / len(maps))

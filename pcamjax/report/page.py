@@ -12,7 +12,7 @@ import numpy as np
 from pcamjax.errors import InputError
 from pcamjax.evaluation.metrics import Metrics, read_evaluation, roc_curve
 from pcamjax.explain.explanations import Explanations, read_explanations
-from pcamjax.explain.methods import METHODS
+from pcamjax.explain.names import OF_LAYERS, TITLES
 from pcamjax.files import read_json
 from pcamjax.inference.predictions import THRESHOLD, Predictions
 from pcamjax.report import figures
@@ -210,8 +210,8 @@ def _learning(history: dict[str, np.ndarray], folder: Path) -> Picture | None:
 
 def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[str, Any]]:
     """The first method's maps of each group of calls, then all methods' side by side."""
-    first = METHODS[made.methods[0]]
-    looked_at = f" at {made.layer}" if first.of_layer else ""
+    first = made.methods[0]
+    looked_at = f" at {made.layer}" if first in OF_LAYERS else ""
     compared: list[tuple[int, str]] = []
     for title, meaning, label, called in _GROUPS:
         group = np.flatnonzero((made.labels == label) & ((made.scores > THRESHOLD) == called))
@@ -220,7 +220,7 @@ def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[st
         shown = group[:_EXAMPLES]
         figure = figures.heat_map_grid(
             made.images[shown], made.maps[0, shown], made.scores[shown], made.labels[shown],
-            made.peaks[0, shown] == 0, scale=f"{first.title} of {made.target}{looked_at}")
+            made.peaks[0, shown] == 0, scale=f"{TITLES[first]} of {made.target}{looked_at}")
         compared += [(row, title) for row in group[:_COMPARED]]
         file = folder / f"heat_maps_{split}_{title.replace(', ', '_').replace(' ', '_')}.png"
         yield {"title": f"{title} ({meaning})",
@@ -231,7 +231,7 @@ def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[st
         rows, titles = zip(*compared, strict=True)
         shown = np.array(rows)
         figure = figures.method_grid(made.images[shown], made.maps[:, shown],
-                                     [METHODS[name].title for name in made.methods], titles,
+                                     [TITLES[name] for name in made.methods], titles,
                                      scale=f"of {made.target}; CAMs at {made.layer}; each map from 0 to its maximum")
         yield {"title": "method by method", "caption": f"In order: {', '.join(made.ids[shown].tolist())}.",
                "picture": embed(figure, folder / f"heat_maps_{split}_methods.png", f"heat maps by method on {split}")}

@@ -20,6 +20,7 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import sha256_file
+from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.training.checkpoints import Checkpoints
@@ -133,6 +134,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                 if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
                     checkpoints.save("best", state, progress)
                 checkpoints.save("last", state, progress)
+                give_back_freed_memory()
     record = _record(config, state, progress, split, phases)
     folder.write_record(record)
     return record

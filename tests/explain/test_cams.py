@@ -70,7 +70,7 @@ def test_the_golden_network_is_the_same_here(golden):
 def test_the_maps_are_those_of_pytorch_grad_cam(golden, method, target, case):
     """Which stretches each map from its least value to its largest, where ours go from 0: here ours are stretched."""
     expected = golden[f"{method} {case} {target}"]
-    run = jax.jit(METHODS[method].function, static_argnums=0, static_argnames=("target", "layer"))
+    run = jax.jit(METHODS[method], static_argnums=0, static_argnames=("target", "layer"))
     raw = [run(GoldenNet(), {"params": parameters()}, images(), target=TARGETS[target], layer=layer)
            for layer in CASES[case]]
     large = [upsample(stretched(maps), (SIZE, SIZE)) for maps in raw]
