@@ -11,6 +11,13 @@ from typing import Any
 from pcamjax.explain.intervals import Estimate
 from pcamjax.files import atomic_file, write_json
 
+# The tables of the Markdown form, and whose figures they hold; what is in none of them is in the first.
+TABLES = {"where the maps point": (),
+          "whether the network follows them": ("intact", "all deleted", "none inserted", "deletion", "insertion",
+                                               "confidence drop", "confidence increase"),
+          "what is left of them on random weights": ("Spearman after randomisation", "SSIM after randomisation",
+                                                     "zero maps")}
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -49,22 +56,24 @@ def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows:
 
 
 def markdown(rows: Sequence[MethodRow]) -> str:
-    """For each group of patches a table of the means and one of the margins, each with its 95 % interval."""
+    """For each group of patches the tables of `TABLES`, the margins and the speed; means with their 95 % intervals."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         here = [row for row in rows if row.group == group]
-        figures = list(dict.fromkeys(name for row in here for name in row.figures))
-        parts += [f"{group}: {here[0].patches} patches, mean [95 % interval]", _table(
-            ["method", "weights", *figures, "maps/s"],
-            [[row.method, row.weights, *(_cell(row.figures.get(name)) for name in figures),
-              "" if math.isnan(row.maps_per_second) else f"{row.maps_per_second:.1f}"] for row in here])]
-        margins = [(measure, rival) for measure, rival in dict.fromkeys(
-            (measure, rival) for row in here for measure, rivals in row.margins.items() for rival in rivals)]
-        if margins:
-            parts += [f"{group}: how much above, mean of the differences [95 % interval]", _table(
-                ["method", *(f"{measure} above {rival}" for measure, rival in margins)],
-                [[row.method, *(_cell(row.margins.get(measure, {}).get(rival), "+") for measure, rival in margins)]
-                 for row in here if row.margins])]
+        parts.append(f"### {group}: {here[0].patches} patches")
+        elsewhere = {name for names in TABLES.values() for name in names}
+        there = list(dict.fromkeys(name for row in here for name in row.figures))
+        for title, names in TABLES.items():
+            shown = [name for name in there if name in names or (not names and name not in elsewhere)]
+            lines = [[row.method, row.weights, *(_cell(row.figures.get(name)) for name in shown)] for row in here]
+            parts += _titled(title, ["method", "weights", *shown], [line for line in lines if any(line[2:])])
+        for measure in dict.fromkeys(measure for row in here for measure in row.margins):
+            compared = [row for row in here if measure in row.margins]
+            rivals = list(dict.fromkeys(rival for row in compared for rival in row.margins[measure]))
+            parts += _titled(f"{measure}: how much above", ["method", *rivals], [
+                [row.method, *(_cell(row.margins[measure].get(rival), "+") for rival in rivals)] for row in compared])
+    timed = {row.method: row.maps_per_second for row in rows if not math.isnan(row.maps_per_second)}
+    parts += _titled("maps per second", ["method", "maps/s"], [[name, f"{speed:.1f}"] for name, speed in timed.items()])
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,5 +97,7 @@ def _cell(estimate: Estimate | None, sign: str = "") -> str:
     return f"{estimate.mean:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+def _titled(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
+    """A title and a table, or nothing where no row is left."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"{title}:", "\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []
