@@ -11,7 +11,7 @@ _NAMES = {"create": "pcamjax.models", "MODELS": "pcamjax.models", "load": "pcamj
           "export_keras": "pcamjax.weights", "InputError": "pcamjax.errors",
           "Patches": "pcamjax.data.store", "make_split": "pcamjax.data.splits", "load_run": "pcamjax.inference.predict",
           "predict": "pcamjax.inference.predict", "Predictions": "pcamjax.inference.predictions",
-          "evaluate": "pcamjax.evaluation.metrics", "grad_cam": "pcamjax.explain.gradcam",
+          "evaluate": "pcamjax.evaluation.metrics", "grad_cam": "pcamjax.explain.cams",
           "heat_maps": "pcamjax.explain.heat_maps"}
 __all__ = ["__version__", *_NAMES]
 

@@ -77,6 +77,10 @@ class Material:
         """The names of the layers that are not trained."""
         return frozenset(read_json(self.folder / "frozen.json"))
 
+    def cam_layer(self) -> str:
+        """The name of the layer that the network is explained at."""
+        return read_json(self.folder / "cam_layer.json")
+
     def description(self) -> dict[str, Any]:
         """What Keras says of its network of these layers, which `peers.description` writes."""
         return read_json(self.folder / "network.json")

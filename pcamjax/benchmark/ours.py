@@ -16,8 +16,7 @@ from pcamjax.benchmark.subjects import Work
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch, train_batches
 from pcamjax.data.store import Patches
-from pcamjax.explain.gradcam import grad_cam, normalise, upsample
-from pcamjax.models import model_spec
+from pcamjax.explain.heat_maps import explainer
 from pcamjax.ops import compiled as kernels
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
@@ -61,16 +60,9 @@ def make_infer(material: Material) -> Work:
 
 def make_grad_cam(material: Material) -> Work:
     """Heat maps of the batch at its own size, for metastasis, at the layer that the network is explained at."""
-    spec = model_spec(material.case.network)
-    network = spec.build()
-
-    def heat_maps(variables: dict, images: jax.Array) -> jax.Array:
-        maps = grad_cam(network, variables, spec.preprocess(images.astype(np.float32)), target=1, layer=spec.cam_layer)
-        return normalise(upsample(maps, images.shape[1]))[0]
-
     variables, images = jax.device_put((_variables(material), material.array("pixels")))
-    heat_maps, facts = _compiled(heat_maps, variables, images)
-    return Work(lambda: np.asarray(heat_maps(variables, images)).mean(), facts, _peak_bytes(jax.devices()[:1]))
+    heat_maps, facts = _compiled(explainer(material.case.network), variables, images)
+    return Work(lambda: np.asarray(heat_maps(variables, images)[0]).mean(), facts, _peak_bytes(jax.devices()[:1]))
 
 
 def make_augment(material: Material) -> Work:

@@ -36,6 +36,7 @@ def prepare(folder: Path, case: Case) -> None:
     np.save(folder / "inputs.npy", np.asarray(model_spec(case.network).preprocess(jnp.asarray(pixels, jnp.float32))))
     variables = flatten_dict(initial_variables(case.network, case.seed), sep="/")
     np.savez(folder / "variables.npz", **{name: np.asarray(values) for name, values in variables.items()})
+    write_json(folder / "cam_layer.json", model_spec(case.network).cam_layer)
     write_json(folder / "frozen.json", sorted(frozen_layers(case.network, case.frozen)))
 
 

@@ -1,36 +1,69 @@
 """Heat maps of a trained run at the size of its patches."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
-from pcamjax.explain.gradcam import Target, grad_cam, normalise, upsample
+from pcamjax.explain.methods import explain, find_method
+from pcamjax.explain.targets import Target
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_spec
 
 
-def heat_maps(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], *, target: Target = 1, layer: str | None = None,
-              batch_size: int = 32) -> tuple[Float32[np.ndarray, "n 96 96"], Bool[np.ndarray, " n"]]:
-    """Grad-CAM of each image, each map divided by its maximum, and which maps are zero everywhere.
+class HeatMaps(NamedTuple):
+    """Maps in 0..1, and the largest raw value of each: `maps * peaks` is what the method computed."""
 
-    `target` and `layer` are those of `grad_cam`; by default the logit of metastasis at the network's `cam_layer`.
+    maps: Float32[np.ndarray, "n h w"]
+    peaks: Float32[np.ndarray, " n"]
+
+    @property
+    def is_zero(self) -> Bool[np.ndarray, " n"]:
+        """Which maps are zero everywhere: nothing speaks for the target."""
+        return self.peaks == 0
+
+
+def heat_maps(run: Run, images: UInt8[np.ndarray, "n h w 3"], *, method: str = "grad_cam", target: Target = 1,
+              layers: Sequence[str] = (), batch_size: int = 32) -> HeatMaps:
+    """The maps of images in memory.
+
+    `method`, `target` and `layers` are those of `methods.explain`; by default Grad-CAM of the logit of metastasis at
+    the network's `cam_layer`.
 
     Raises:
-      InputError: an unknown target or layer, or a layer whose output is not a map.
+      InputError: an unknown method, target or layer, or a layer whose output is not a map.
     """
-    @jax.jit
-    def batch_maps(x: Float[jax.Array, "b 96 96 3"]) -> tuple[jax.Array, jax.Array]:
-        return normalise(upsample(explain(x=x), images.shape[1]))
+    compute = explainer(run.config.model.name, method=method, target=target, layers=layers)
+    return in_batches(functools.partial(compute, run.variables), images, batch_size)
 
-    explain = functools.partial(grad_cam, run.network, run.variables, target=target,
-                                layer=layer or model_spec(run.config.model.name).cam_layer)
-    maps, zero = [], []
+
+def explainer(model_name: str, *, method: str = "grad_cam", target: Target = 1, layers: Sequence[str] = ()
+              ) -> Callable[[dict[str, Any], UInt8[Array, "b h w 3"]], tuple[Array, Array]]:
+    """The compiled function from a network's variables and a batch of images to maps in 0..1 and their peaks."""
+    spec = model_spec(model_name)
+    layers = tuple(layers) or (spec.cam_layer,) * find_method(method).of_layer
+    network = spec.build()
+
+    @jax.jit
+    def compute(variables: dict[str, Any], images: Array) -> tuple[Array, Array]:
+        x = spec.preprocess(images.astype(np.float32))
+        return explain(network, variables, x, method=method, target=target, layers=layers)
+
+    return compute
+
+
+def in_batches(compute: Callable[[Array], tuple[Array, Array]], images: UInt8[np.ndarray, "n h w 3"],
+               batch_size: int) -> HeatMaps:
+    """What `compute` makes of the images, in batches of one size, the last filled up."""
+    maps = np.empty(images.shape[:3], np.float32)
+    peaks = np.empty(len(images), np.float32)
     for start in range(0, len(images), batch_size):
         piece = images[start:start + batch_size]
-        padded = np.concatenate([piece, np.zeros((batch_size - len(piece), *piece.shape[1:]), np.uint8)])
-        batch, flags = batch_maps(run.preprocess(padded))
-        maps.append(np.asarray(batch)[:len(piece)])
-        zero.append(np.asarray(flags)[:len(piece)])
-    return np.concatenate(maps), np.concatenate(zero)
+        filled = np.concatenate([piece, np.zeros((batch_size - len(piece), *piece.shape[1:]), piece.dtype)])
+        batch_maps, batch_peaks = compute(filled)
+        maps[start:start + len(piece)] = np.asarray(batch_maps)[:len(piece)]
+        peaks[start:start + len(piece)] = np.asarray(batch_peaks)[:len(piece)]
+    return HeatMaps(maps, peaks)

@@ -1,9 +1,9 @@
-"""Any inner layer of a network by its name: read its output, or add to it and so differentiate by it.
+"""Any inner layer of a network by its name: read its output, or put another in its place.
 
 The one mechanism is linen's interception of `__call__`; networks need no hooks for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -30,15 +30,13 @@ def layer_names(module: nn.Module, variables: Mapping[str, Any], shape: tuple[in
 
 
 def apply_with_layer(module: nn.Module, variables: Mapping[str, Any], x: Float[Array, "b h w c"], layer: str,
-                     delta: Float[Array, "b ..."] | None = None
+                     replacement: Float[Array, "b ..."] | None = None
                      ) -> tuple[Float[Array, "b classes"], Float[Array, "b ..."]]:
-    """The logits and the output of `layer`, to which `delta` is added on its way, in evaluation mode.
-
-    The gradient of the logits by a `delta` of zeros is their gradient by the output of the layer.
+    """The logits and the output of `layer`, or what the logits are with another output of it, in evaluation mode.
 
     Args:
       layer: a name as `layer_names` has it, or a path.
-      delta: of the shape of the layer's output.
+      replacement: of the shape of the layer's output.
     Raises:
       InputError: there is no such layer; the message lists those there are, the most similar names first.
     """
@@ -48,12 +46,31 @@ def apply_with_layer(module: nn.Module, variables: Mapping[str, Any], x: Float[A
         output = call(*args, **kwargs)
         if layer_path(context) != path:
             return output
-        caught.append(output if delta is None else output + delta)
+        caught.append(output if replacement is None else replacement)
         return caught[-1]
 
     with nn.intercept_methods(intercept):
         logits = module.apply(variables, x)
     return logits, caught[-1]
+
+
+def split_at(module: nn.Module, variables: Mapping[str, Any], x: Float[Array, "b h w c"], layer: str | None = None
+             ) -> tuple[Float[Array, "b h2 w2 c2"], Callable[[Float[Array, "b h2 w2 c2"]], Float[Array, "b classes"]]]:
+    """The maps that a layer puts out, and the function from such maps to the logits.
+
+    Args:
+      layer: a name as `layer_names` has it, or a path; by default the seam between the module's methods `features`
+        and `head`, which costs no second pass through what lies before.
+    Raises:
+      InputError: there is no such layer, or what it puts out is not maps.
+    """
+    if layer is None:
+        maps = module.apply(variables, x, method="features")
+        return maps, lambda maps: module.apply(variables, maps, method="head")
+    maps = apply_with_layer(module, variables, x, layer)[1]
+    if maps.ndim != 4:
+        raise InputError(f"layer {layer!r} puts out shape {maps.shape}, not maps [B,h,w,C]: choose an earlier one")
+    return maps, lambda maps: apply_with_layer(module, variables, x, layer, maps)[0]
 
 
 def _paths(module: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...]

@@ -135,12 +135,36 @@ def heat_map_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, 
         note = "; map is zero everywhere" if is_zero[index] else ""
         panels[1].set_xlabel(f"{CLASSES[int(labels[index])]}, score {scores[index]:.3f}{note}", labelpad=3,
                              fontsize=8.5)
-    axes = figure.add_axes((0.3, bottom * 0.36, 0.4, 0.11 / figure.get_figheight()))
-    scalar = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), colours)
-    bar = figure.colorbar(scalar, cax=axes, orientation="horizontal", ticks=[0, 0.25, 0.5, 0.75, 1])
-    bar.outline.set_visible(False)
-    axes.tick_params(labelsize=7.5, length=2)
-    axes.set_title(scale, fontsize=8, fontweight="normal", pad=3)
+    _colour_bar(figure, colours, scale, bottom=bottom * 0.36)
+    return figure
+
+
+@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+def method_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, "m k h w"],
+                titles: Sequence[str], captions: Sequence[str], scale: str) -> Figure:
+    """The patches in a row, and below it for each method the overlays of its maps, with one scale for all.
+
+    maps in [0, 1], of which one that is zero everywhere says so; titles: the methods'; captions: the patches'.
+    """
+    m, k = maps.shape[:2]
+    figure = Figure(figsize=(1.08 * k + 1.05, 1.12 * (m + 1) + 0.85))
+    height, width = figure.get_figheight(), figure.get_figwidth()
+    grid = figure.add_gridspec(m + 1, k, left=1.02 / width, right=1 - 0.03 / width, top=1 - 0.3 / height,
+                               bottom=0.55 / height, wspace=0.05, hspace=0.06)
+    colours = matplotlib.colormaps["viridis"]
+    for column, image in enumerate(images):
+        for row in range(m + 1):
+            axes = figure.add_subplot(grid[row, column])
+            heat = maps[row - 1, column] if row else np.zeros(image.shape[:2])
+            _show(axes, _overlay(image, colours(heat), heat) if row else image)
+            _draw_centre(axes)
+            if row and not heat.any():
+                axes.set_xlabel("zero everywhere", fontsize=7, labelpad=-9, color="#555555")
+            if column == 0:
+                axes.set_ylabel(titles[row - 1] if row else "patch", rotation=0, ha="right", va="center", fontsize=8)
+            if row == 0:
+                axes.set_title(captions[column], fontsize=7.5, fontweight="normal", pad=3)
+    _colour_bar(figure, colours, scale, bottom=0.3 / height)
     return figure
 
 
@@ -226,6 +250,8 @@ def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) 
     tasks = list(dict.fromkeys(point.task for point in points))
     figure = Figure(figsize=(3.7 * len(tasks) + 0.5, 4.2), layout="constrained")
     reach = [point.intensity for point in points] + [product / bandwidth]
+    speeds = [speed for point in points for speed in (point.speed, point.peer_speed)] + [product]
+    line = (np.nanmax(speeds) / np.nanmin(speeds)) ** 0.035  # by which labels must differ not to overlap
     intensities = np.geomspace(min(reach) / 1.5, max(reach) * 2.5, 200)
     for axes, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         axes.plot(intensities, np.minimum(product, bandwidth * intensities) / 1e9, color="black", linewidth=1.4,
@@ -238,9 +264,11 @@ def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) 
         axes.plot(x, [point.peer_speed / 1e9 for point in chosen], "_", color="#777777", markersize=10,
                   markeredgewidth=1.6, label="fastest peer")
         axes.plot(x, [point.speed / 1e9 for point in chosen], "o", color=_DARK, markersize=5, label="pcamjax")
-        for point in chosen:
-            axes.annotate(point.network, (point.intensity, point.speed / 1e9), (6, 0), textcoords="offset points",
-                          va="center", fontsize=7)
+        lowest = 0.0
+        for point in sorted(chosen, key=lambda point: point.speed):
+            lowest = max(point.speed / 1e9, lowest * line)
+            axes.annotate(point.network, (point.intensity, lowest), (7, 0), textcoords="offset points", va="center",
+                          fontsize=7)
         axes.set(xscale="log", yscale="log", title=task, xlabel="FLOPs a byte")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -260,6 +288,16 @@ def save(figure: Figure, path: str | os.PathLike) -> bytes:
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return buffer.getvalue()
+
+
+def _colour_bar(figure: Figure, colours: matplotlib.colors.Colormap, title: str, bottom: float) -> None:
+    """A bar from 0 to 1 at the foot of a figure."""
+    axes = figure.add_axes((0.3, bottom, 0.4, 0.11 / figure.get_figheight()))
+    scalar = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), colours)
+    bar = figure.colorbar(scalar, cax=axes, orientation="horizontal", ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.outline.set_visible(False)
+    axes.tick_params(labelsize=7.5, length=2)
+    axes.set_title(title, fontsize=8, fontweight="normal", pad=3)
 
 
 def _overlay(image: UInt8[np.ndarray, "h w 3"], colours: Float[np.ndarray, "h w 4"],

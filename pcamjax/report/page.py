@@ -12,6 +12,7 @@ import numpy as np
 from pcamjax.errors import InputError
 from pcamjax.evaluation.metrics import Metrics, read_evaluation, roc_curve
 from pcamjax.explain.explanations import Explanations, read_explanations
+from pcamjax.explain.methods import METHODS
 from pcamjax.files import read_json
 from pcamjax.inference.predictions import THRESHOLD, Predictions
 from pcamjax.report import figures
@@ -19,6 +20,7 @@ from pcamjax.report.html import Picture, embed, write_page
 
 _PARTS = ("test", "valid", "train")
 _COLUMNS = ("accuracy", "precision", "recall", "F1", "specificity", "AUC")
+_COMPARED = 2  # of each group, method by method
 _EXAMPLES = 8  # of each group: what fits a printed page
 _GROUPS = (("true positives", "metastasis, called metastasis", 1, True),
            ("false negatives", "metastasis, called healthy", 1, False),
@@ -207,19 +209,32 @@ def _learning(history: dict[str, np.ndarray], folder: Path) -> Picture | None:
 
 
 def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[str, Any]]:
+    """The first method's maps of each group of calls, then all methods' side by side."""
+    first = METHODS[made.methods[0]]
+    looked_at = f" at {made.layer}" if first.of_layer else ""
+    compared: list[tuple[int, str]] = []
     for title, meaning, label, called in _GROUPS:
         group = np.flatnonzero((made.labels == label) & ((made.scores > THRESHOLD) == called))
         if not len(group):
             continue
         shown = group[:_EXAMPLES]
         figure = figures.heat_map_grid(
-            made.images[shown], made.maps[shown], made.scores[shown], made.labels[shown], made.is_zero[shown],
-            scale=f"{made.method} of {made.target} at {made.layer}")
+            made.images[shown], made.maps[0, shown], made.scores[shown], made.labels[shown],
+            made.peaks[0, shown] == 0, scale=f"{first.title} of {made.target}{looked_at}")
+        compared += [(row, title) for row in group[:_COMPARED]]
         file = folder / f"heat_maps_{split}_{title.replace(', ', '_').replace(' ', '_')}.png"
         yield {"title": f"{title} ({meaning})",
                "caption": f"{len(shown)} of the {len(group)} explained, in order: "
                           f"{', '.join(made.ids[shown].tolist())}.",
                "picture": embed(figure, file, f"heat maps of {title} on {split}")}
+    if len(made.methods) > 1 and compared:
+        rows, titles = zip(*compared, strict=True)
+        shown = np.array(rows)
+        figure = figures.method_grid(made.images[shown], made.maps[:, shown],
+                                     [METHODS[name].title for name in made.methods], titles,
+                                     scale=f"of {made.target}; CAMs at {made.layer}; each map from 0 to its maximum")
+        yield {"title": "method by method", "caption": f"In order: {', '.join(made.ids[shown].tolist())}.",
+               "picture": embed(figure, folder / f"heat_maps_{split}_methods.png", f"heat maps by method on {split}")}
 
 
 def _command(environment: dict[str, Any]) -> str:

@@ -81,8 +81,8 @@ def save(file: Path, array) -> None:
     ("evaluate", (*RUN, "--checkpoint=first"), "--checkpoint=first: value should be one of <last.best>"),
     ("evaluate", (*RUN, "--split=all"), "--split=all: value should be one of <train.valid.test>"),
     ("explain", (*RUN, "--num=0"), "--num=0"),
-    ("explain", (*RUN, "--split=valid", "--layer=block9_conv1"), "layer 'block9_conv1'.*block1_conv1"),
-    ("explain", (*RUN, "--split=valid", "--layer=logits"), "layer 'logits' puts out shape .*choose an earlier one"),
+    ("explain", (*RUN, "--split=valid", "--layers=block9_conv1"), "layer 'block9_conv1'.*block1_conv1"),
+    ("explain", (*RUN, "--split=valid", "--layers=logits"), "layer 'logits' puts out shape .*choose an earlier one"),
     ("evaluate", ("--workdir={place}/none",), "none: no run .no config.json.; train first: python -m experiments"),
 ])
 def test_flags_that_cannot_be_met(refused, job_name, flags, said):

@@ -97,10 +97,10 @@ def test_heat_maps_of_another_checkpoint_do_not_use_its_predictions(job, place):
     shown = {}
     for checkpoint in ("best", "last"):
         assert job("explain", f"--workdir={place / 'run'}", "--split=valid", f"--checkpoint={checkpoint}", "--num=4",
-                   "--target=margin", "--layer=block2_conv2").code == 0
+                   "--target=margin", "--layers=block2_conv2").code == 0
         with np.load(place / "run" / "explanations" / "valid.npz") as file:
             shown[checkpoint] = file["scores"]
-            assert file["maps"].shape == (4, 96, 96) and str(file["layer"]) == "block2_conv2"
+            assert file["maps"].shape == (1, 4, 96, 96) and str(file["layer"]) == "block2_conv2"
     assert (shown["best"] == 0.125).all() and (shown["last"] != 0.125).all()
 
 

@@ -74,7 +74,7 @@ def test_it_is_explained_at_its_layer_and_at_any_other(job, tuned, tmp_path):
     with np.load(tuned[0] / "run" / "explanations" / "valid.npz") as file:
         assert str(file["layer"]) == "conv_pw_13_relu"
         before = file["maps"]
-    assert job("explain", f"--workdir={tuned[0] / 'run'}", "--split=valid", "--num=4", "--layer=conv_dw_6").code == 0
+    assert job("explain", f"--workdir={tuned[0] / 'run'}", "--split=valid", "--num=4", "--layers=conv_dw_6").code == 0
     with np.load(tuned[0] / "run" / "explanations" / "valid.npz") as file:
         assert str(file["layer"]) == "conv_dw_6" and not np.array_equal(file["maps"], before)
 

@@ -49,9 +49,10 @@ def test_fewer_patches_than_asked_for_are_all_taken():
 @pytest.fixture
 def made() -> Explanations:
     rng = np.random.default_rng(1)
-    return Explanations(rng.integers(0, 256, (3, 96, 96, 3), np.uint8), rng.random((3, 96, 96), np.float32),
-                        np.array([False, True, False]), np.array(["a", "bb", "c"]), np.array([1, 0, -1], np.int8),
-                        np.array([0.25, 0.5, 1], np.float32), "block3", "the logit of metastasis", "Grad-CAM")
+    return Explanations(rng.integers(0, 256, (3, 96, 96, 3), np.uint8), rng.random((2, 3, 96, 96), np.float32),
+                        np.array([[1.5, 2, 3], [1, 0, 1]], np.float32), np.array(["grad_cam", "occlusion"]),
+                        np.array(["a", "bb", "c"]), np.array([1, 0, -1], np.int8),
+                        np.array([0.25, 0.5, 1], np.float32), "block3", "the logit of metastasis", "last, step 7")
 
 
 def test_what_is_saved_comes_back(made, tmp_path):
@@ -64,8 +65,9 @@ def test_what_is_saved_comes_back(made, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"maps": np.zeros((2, 96, 96), np.float32)}, r"maps is float32 \[2, 96, 96\], expected f4 \[3, 96, 96\]"),
-    ({"maps": np.full((3, 96, 96), np.nan, np.float32)}, r"maps has values outside \[0, 1\]"),
+    ({"maps": np.zeros((2, 2, 96, 96), np.float32)}, r"maps is float32 \[2, 2, 96, 96\], expected f4 \[2, 3, 96, 96\]"),
+    ({"methods": np.array(["grad_cam", "tea_leaves"])}, "methods .*tea_leaves"),
+    ({"maps": np.full((2, 3, 96, 96), np.nan, np.float32)}, r"maps has values outside \[0, 1\]"),
     ({"scores": np.array([0, 2, 0], np.float32)}, r"scores has values outside \[0, 1\]"),
     ({"labels": np.zeros(3)}, "labels is float64"),
     ({"extra": np.zeros(1)}, "holds .*extra.*; expected images"),
@@ -84,3 +86,13 @@ def test_a_missing_or_cut_file_is_refused(made, tmp_path):
     (tmp_path / "test.npz").write_bytes(whole[:len(whole) // 2])
     with pytest.raises(InputError, match="test.npz: not readable as .npz"):
         read_explanations(tmp_path / "test.npz")
+
+
+def test_the_centres_share_of_each_map_is_recorded(made):
+    made.maps[1, 1] = 0
+    made.maps[0, 2] = 0
+    made.maps[0, 2, 32:64, 32:64] = 0.5
+    first, second, third = made.records()
+    assert (first["id"], first["label"], first["score"]) == ("a", 1, 0.25)
+    assert first["maps"]["grad_cam"]["peak"] == 1.5
+    assert np.isnan(second["maps"]["occlusion"]["centre_energy"]) and third["maps"]["grad_cam"]["centre_energy"] == 1

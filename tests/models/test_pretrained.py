@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pcamjax.errors import InputError
-from pcamjax.explain.gradcam import grad_cam
+from pcamjax.explain.cams import grad_cam
 from pcamjax.explain.layers import layer_names
 from pcamjax.models import MODELS, create, frozen_layers, model_spec
 from pcamjax.models.graph import layer_graph

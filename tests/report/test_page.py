@@ -32,12 +32,13 @@ def add_explanations(run: Path, **changes) -> None:
     rng = np.random.default_rng(0)
     maps = rng.random((5, 96, 96)).astype(np.float32)
     maps[1] = 0
-    arrays = {"images": rng.integers(0, 256, (5, 96, 96, 3), dtype=np.uint8), "maps": maps,
-              "is_zero": np.array([False, True, False, False, False]), "ids": np.array(list("abcde")),
+    arrays = {"images": rng.integers(0, 256, (5, 96, 96, 3), dtype=np.uint8), "maps": maps[None],
+              "peaks": np.array([[1, 0, 1, 1, 1]], np.float32), "methods": np.array(["grad_cam"]),
+              "ids": np.array(list("abcde")),
               "labels": np.array([1, 1, 0, 0, -1], np.int8),
               "scores": np.array([0.9, 0.5, 0.8, 0.1, 0.2], np.float32),
               "layer": np.array("block3_conv2"), "target": np.array("metastasis"),
-              "method": np.array("Grad-CAM")}
+              "checkpoint": np.array("last, step 7")}
     (run / "explanations").mkdir(exist_ok=True)
     np.savez(run / "explanations" / "test.npz", **arrays | changes)
 
@@ -153,8 +154,8 @@ def test_an_epoch_run_twice_counts_once(run):
     (lambda run: (run / "predictions" / "test.npz").unlink(), "test.npz: no such file"),
     (lambda run: predictions("test", True, [1, 0], [1, 0]).save(run / "predictions" / "test.npz"),
      "test.json: does not belong to predictions/test.npz"),
-    (lambda run: add_explanations(run, maps=np.ones((5, 48, 48), np.float32)), r"maps is float32 \[5, 48"),
-    (lambda run: add_explanations(run, maps=np.full((5, 96, 96), 2, np.float32)), r"outside \[0, 1\]"),
+    (lambda run: add_explanations(run, maps=np.ones((1, 5, 48, 48), np.float32)), r"maps is float32 \[1, 5, 48"),
+    (lambda run: add_explanations(run, maps=np.full((1, 5, 96, 96), 2, np.float32)), r"outside \[0, 1\]"),
     (lambda run: add_explanations(run, labels=np.zeros(4, np.int8)), r"labels is int8 \[4\], expected i1"),
     (lambda run: add_explanations(run, extra=np.zeros(1)), "expected images, maps"),
 ])

@@ -54,6 +54,22 @@ def make_infer(material: Material, compiled: bool = False) -> Work:
     return Work(run, peak_bytes=_peak_bytes)
 
 
+def make_grad_cam(material: Material) -> Work:
+    """Heat maps of the batch by pytorch-grad-cam, at its own size, at the layer where ours are."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    network, device, _ = _network(material)
+    module = network.module.eval().requires_grad_(False)
+    modules = dict(module.named_modules())
+    layer = modules.get(f"{material.cam_layer()}__activation", modules.get(material.cam_layer()))
+    # It differentiates all that wants a gradient; from here on that is what lies behind the layer.
+    layer.register_forward_hook(lambda called, inputs, output: output.requires_grad_())
+    cam = GradCAM(module, [layer])
+    images, targets = network.images(material.array("inputs")).to(device), [ClassifierOutputTarget(1)]
+    return Work(lambda: cam(images, targets * len(images)).mean(), peak_bytes=_peak_bytes)
+
+
 def make_product(material: Material) -> Work:
     """The product of two square matrices in the case's precision: the machine's peak may be here."""
     device = _device()

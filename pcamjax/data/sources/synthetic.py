@@ -1,6 +1,7 @@
 """The synthetic generator as a source of patches, with the tumour masks that real sources do not have."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,3 +66,16 @@ def open_synthetic(counts: Mapping[str, int], seed: int) -> SyntheticSource:
             raise InputError(f"synthetic patches: {count} of part {part!r} asked for, expected 0 or more")
     generate(0, seed)
     return SyntheticSource(dict(counts), seed)
+
+
+def masks_of(source: str, ids: Iterable[str]) -> Bool[np.ndarray, "n 96 96"] | None:
+    """The tumour masks of a store's patches by their ids, drawn again from the seed that its source's name tells.
+
+    None if the source is not this generator: real patches have no masks.
+    """
+    seed = re.fullmatch(r"synthetic, seed (\d+)", source)
+    if seed is None:
+        return None
+    places = (name.rsplit("_", 1) for name in ids)
+    masks = [generate(1, int(seed[1]), part=part, start=int(number)).tumour_masks for part, number in places]
+    return np.concatenate([np.empty((0, 96, 96), bool), *masks])
