@@ -1,22 +1,30 @@
 """Draw heat maps over patches of one part of a run's split, right and wrong calls alike, by one or more methods."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
 from experiments import launch
+from pcamjax.data.sources.synthetic import masks_of
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
+from pcamjax.explain.comparison import compare_methods
 from pcamjax.explain.explanations import Explanations, choose_examples
-from pcamjax.explain.heat_maps import heat_maps
+from pcamjax.explain.faithfulness import BATCH
+from pcamjax.explain.heat_maps import explainer, heat_maps, in_batches, scorer
+from pcamjax.explain.localisation import nest_groups
+from pcamjax.explain.method_table import markdown, write_method_table
 from pcamjax.explain.methods import METHODS, find_method
+from pcamjax.explain.sanity import Method, cascade, survival
 from pcamjax.explain.targets import DIFFERENCES
 from pcamjax.files import write_json
 from pcamjax.inference.predict import Run, predict_split
 from pcamjax.inference.predictions import Predictions
 from pcamjax.models import model_spec
+from pcamjax.models.variables import initial_variables
 from pcamjax.report.page import write_report
 
 NUM = flags.DEFINE_integer("num", 16, "How many patches to explain.", lower_bound=1)
@@ -25,6 +33,10 @@ LAYERS = flags.DEFINE_list("layers", [], "The layer to look at, by its name, or 
                            "network's feature map.")
 TARGET = flags.DEFINE_enum("target", "1", ["1", "0", *DIFFERENCES], "What to explain: the logit of metastasis (1), of "
                            "healthy (0), their difference (margin) or the score (probability).")
+COMPARE = flags.DEFINE_bool("compare", False, "Instead of drawing maps, measure the methods on --num patches drawn at "
+                            "random: where they point, whether the network follows them, how fast they are.")
+STAGES = flags.DEFINE_integer("stages", 0, "With --compare: draw the layers anew from the logits down in so many "
+                              "steps, 2 or more, and see whether maps survive it; 0: only all at once.", lower_bound=0)
 TARGETS = {1: "the logit of metastasis", 0: "the logit of healthy", "margin": "the logits' margin",
            "probability": "the score"}
 
@@ -53,6 +65,48 @@ def explain_run(trained: Run, patches: Patches, split: Split, part: str, count: 
     return explanations
 
 
+def compare_run(trained: Run, patches: Patches, split: Split, part: str, count: int, *, methods: Sequence[str],
+                stages: int = 0, target: int | str = 1, layers: Sequence[str] = ()) -> str:
+    """Writes the table of methods on `count` patches of a part, drawn at random, and returns it as Markdown.
+
+    Synthetic patches are compared with their tumour masks, apart for tumour off the centre too; of real ones, those
+    with metastasis stand apart. With `stages` layers are drawn anew in so many steps, too.
+    """
+    rng = np.random.default_rng(trained.config.seed)
+    rows = split.part(part)
+    rows = np.sort(rng.permutation(rows)[:count])
+    name, images = trained.config.model.name, patches.images[rows]
+    masks = masks_of(patches.manifest["source"], patches.ids[rows])
+    groups = {"metastasis": patches.labels[rows] == 1} if masks is None else nest_groups(masks)
+
+    def raw_maps(method: str) -> Method:
+        compute = explainer(name, method=method, target=target, layers=layers)
+
+        def made(variables: dict, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            maps = in_batches(functools.partial(compute, variables), images, BATCH)
+            return maps.maps * maps.peaks[:, None, None], maps.is_zero
+
+        return made
+
+    score, seed = scorer(name), trained.config.seed
+    compared = {METHODS[method].title: raw_maps(method) for method in methods}
+    fresh = initial_variables(name, seed + 1)
+    table = compare_methods(compared, trained.variables, fresh, images,
+                            lambda images: np.asarray(score(trained.variables, images)), masks=masks,
+                            groups={group: members for group, members in groups.items() if members.any()}, seed=seed)
+    survivals = {}
+    if stages:
+        networks = cascade(trained.network, trained.variables, fresh, stages=stages)
+        survivals = {title: survival(method, trained.variables, networks, images, seed)
+                     for title, method in compared.items()}
+    header = {"model": name, "checkpoint": trained.checkpoint, "split": split.name, "part": part,
+              "patches": len(rows), "target": TARGETS[target], "store": patches.manifest["source"],
+              "layers": list(layers) or [model_spec(name).cam_layer]}
+    write_method_table(trained.folder.explanations(part).parent, f"{part}_comparison", header, table,
+                       survivals)
+    return markdown(table, survivals)
+
+
 def chosen_methods() -> list[str]:
     """The methods of --methods.
 
@@ -71,6 +125,11 @@ def run() -> None:
     methods = chosen_methods()
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     target = int(TARGET.value) if TARGET.value.isdecimal() else TARGET.value
+    if COMPARE.value:
+        print(compare_run(trained, patches, split, part, NUM.value, methods=methods, stages=STAGES.value,
+                          target=target, layers=LAYERS.value))
+        print(f"table: {trained.folder.explanations(part).parent / f'{part}_comparison.md'}")
+        return
     made = explain_run(trained, patches, split, part, NUM.value, methods=methods, target=target, layers=LAYERS.value)
     for method, peaks in zip(made.methods, made.peaks, strict=True):
         print(f"{METHODS[method].title}: {len(peaks)} maps, {int(np.sum(peaks == 0))} of them zero")

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from pcamjax.explain.methods import explain, find_method
-from pcamjax.explain.targets import Target
+from pcamjax.explain.targets import Target, target_score
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_spec
 
@@ -53,6 +53,19 @@ def explainer(model_name: str, *, method: str = "grad_cam", target: Target = 1, 
         return explain(network, variables, x, method=method, target=target, layers=layers)
 
     return compute
+
+
+def scorer(model_name: str) -> Callable[[dict[str, Any], UInt8[Array, "b h w 3"]], Float[Array, " b"]]:
+    """The compiled function from a network's variables and a batch of images to the probability of metastasis."""
+    spec = model_spec(model_name)
+    network = spec.build()
+
+    @jax.jit
+    def score(variables: dict[str, Any], images: Array) -> Array:
+        logits = network.apply(variables, spec.preprocess(images.astype(np.float32)))
+        return target_score(logits, "probability")
+
+    return score
 
 
 def in_batches(compute: Callable[[Array], tuple[Array, Array]], images: UInt8[np.ndarray, "n h w 3"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcamjax.explain.intervals import Estimate
+from pcamjax.explain.sanity import Survival
 from pcamjax.files import atomic_file, write_json
 
 # The tables of the Markdown form, and whose figures they hold; what is in none of them is in the first.
@@ -41,22 +42,29 @@ class MethodRow:
     maps_per_second: float = math.nan
 
 
-def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows: Sequence[MethodRow]) -> None:
-    """Writes <name>.json (`header` and all rows), .csv (a line a row) and .md; each is whole or as it was before."""
+def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows: Sequence[MethodRow],
+                       survivals: Mapping[str, Sequence[Survival]]) -> None:
+    """Writes <name>.json (`header` and everything), .csv (a line a row) and .md; each is whole or as it was before.
+
+    survivals: of each method, what `sanity.survival` found; none where randomisation was not measured.
+    """
     plain = [asdict(row) | {"figures": _as_dicts(row.figures),
                             "margins": {key: _as_dicts(rivals) for key, rivals in row.margins.items()}} for row in rows]
-    write_json(folder / f"{name}.json", {**header, "rows": plain})
+    stages = {method: [{"stage": row.stage, **_as_dicts(row._asdict() | {"stage": None})} for row in found]
+              for method, found in survivals.items()}
+    write_json(folder / f"{name}.json", {**header, "rows": plain, "cascade": stages})
     lines, text = [_flat(row) for row in rows], io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     table.writeheader()
     table.writerows(lines)
-    for suffix, content in (("csv", text.getvalue()), ("md", markdown(rows))):
+    for suffix, content in (("csv", text.getvalue()), ("md", markdown(rows, survivals))):
         with atomic_file(folder / f"{name}.{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
 
 
-def markdown(rows: Sequence[MethodRow]) -> str:
-    """For each group of patches the tables of `TABLES`, the margins and the speed; means with their 95 % intervals."""
+def markdown(rows: Sequence[MethodRow], survivals: Mapping[str, Sequence[Survival]]) -> str:
+    """For each group of patches the tables of `TABLES` and the margins, means with their 95 % intervals; then how like
+    themselves the maps stay while layers are drawn anew, and the speed."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         here = [row for row in rows if row.group == group]
@@ -72,6 +80,11 @@ def markdown(rows: Sequence[MethodRow]) -> str:
             rivals = list(dict.fromkeys(rival for row in compared for rival in row.margins[measure]))
             parts += _titled(f"{measure}: how much above", ["method", *rivals], [
                 [row.method, *(_cell(row.margins[measure].get(rival), "+") for rival in rivals)] for row in compared])
+    if survivals:
+        stages = [row.stage for row in next(iter(survivals.values()))]
+        title = "Spearman correlation with the trained network's maps, layers drawn anew from the logits down to"
+        parts += _titled(title, ["method", *stages], [[method, *(_cell(row.spearman) for row in found)]
+                                                      for method, found in survivals.items()])
     timed = {row.method: row.maps_per_second for row in rows if not math.isnan(row.maps_per_second)}
     parts += _titled("maps per second", ["method", "maps/s"], [[name, f"{speed:.1f}"] for name, speed in timed.items()])
     return "\n\n".join(parts) + "\n"
@@ -87,8 +100,8 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     return {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
 
 
-def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: estimate._asdict() for name, estimate in estimates.items()}
+def _as_dicts(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, int | float]]:
+    return {name: estimate._asdict() for name, estimate in estimates.items() if estimate is not None}
 
 
 def _cell(estimate: Estimate | None, sign: str = "") -> str:

@@ -99,8 +99,9 @@ def spearman(maps: Maps, others: Maps) -> Float[np.ndarray, " n"]:
 
 
 def ssim(maps: Maps, others: Maps) -> Float[np.ndarray, " n"]:
-    """The mean structural similarity of each pair of maps, each divided by its maximum; at most 1, NaN where both are zero.
+    """The mean structural similarity of each pair of maps, each divided by its maximum; at most 1.
 
+    NaN where both are zero, for then there is nothing that could be alike.
     Wang et al. 2004 (IEEE Trans Image Process 13): a Gaussian window of 1.5 pixels, K1 = 0.01, K2 = 0.03.
     """
     x, y = (array / np.maximum(array.max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
