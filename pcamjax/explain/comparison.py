@@ -45,7 +45,8 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
                     steps: int = faithfulness.STEPS, batch_size: int = faithfulness.BATCH) -> list[MethodRow]:
     """Every method, on all patches and on each group of them.
 
-    The rows are chance, the baselines, and each method on the trained network, then on the one with random weights,
+    The rows are chance (with the probabilities of the images as they are, with all pixels deleted and with none
+    inserted), the baselines, and each method on the trained network, then on the one with random weights,
     whose maps are judged by where they point alone. A method's first call, on random weights, has it compiled; the
     second, on all images too, is timed.
 
@@ -54,7 +55,8 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
       fresh: the network's variables as `init` draws them.
       predict: the trained network's probability of what the methods explain; see `faithfulness`.
       masks: the tumour's, if they are known; measures of it are NaN for a patch that has none.
-      groups: more rows for some of the patches, by the group's name; such as `localisation.nest_groups`.
+      groups: more rows for some of the patches, by the group's name, such as `localisation.nest_groups`; a group
+        without patches is left out.
       seed: of random maps, of the order of equal values, and of the intervals' resamples.
       steps: of deletion and insertion.
     Raises:
@@ -72,7 +74,11 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
 
     baselines = {GAUSSIAN: localisation.centre_gaussian(count), "random pixels": localisation.random_order(count, seed),
                  "random cells": localisation.random_order(count, seed, CELL)}
-    measured = [_Measured(CHANCE, "none", _chance(count, masks), {})]
+    # Deletion and insertion say little where the network's mind does not change between these.
+    ends = {"intact": images, "all deleted": faithfulness.mean_colour(images),
+            "none inserted": faithfulness.blurred(images)}
+    measured = [_Measured(CHANCE, "none", _chance(count, masks), {
+        name: faithfulness.probabilities(predict, made, batch_size) for name, made in ends.items()})]
     for name, maps in baselines.items():
         measured.append(_Measured(name, "none", _placed(maps, masks), faithful(maps)))
     for name, method in methods.items():
@@ -86,7 +92,8 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
                      _Measured(name, "random", _placed(untrained, masks),
                                {"zero maps": untrained_zero.astype(np.float64)})]
     groups = {ALL: np.ones(count, bool), **(groups or {})}
-    return [_row(name, rows, entry, measured, seed) for name, rows in groups.items() for entry in measured]
+    return [_row(name, rows, entry, measured, seed) for name, rows in groups.items() if rows.any()
+            for entry in measured]
 
 
 def _row(group: str, rows: Bool[np.ndarray, " n"], entry: _Measured, measured: list[_Measured],

@@ -41,6 +41,24 @@ def blurred(images: Images, sigma: float = 5.0) -> Images:
     return _like(images, gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0)))
 
 
+def probabilities(predict: Predict, images: Images, batch_size: int = BATCH) -> PerPatch:
+    """What `predict` says of each image, asked in batches of one size.
+
+    Raises:
+      InputError: there are no images, or `predict` does not give a probability for each.
+    """
+    if not len(images):
+        raise InputError("there are no images, expected at least one")
+    padding = np.repeat(images[-1:], -len(images) % batch_size, 0)
+    padded = np.concatenate([images, padding])
+    outputs = np.concatenate([np.asarray(predict(padded[start:start + batch_size]), np.float64)
+                              for start in range(0, len(padded), batch_size)])
+    if outputs.shape != padded.shape[:1] or not ((outputs >= 0) & (outputs <= 1)).all():
+        raise InputError(f"`predict` gave {list(outputs.shape)} from {outputs.min()} to {outputs.max()} for "
+                         f"{len(padded)} images, expected a probability for each")
+    return outputs[:len(images)]
+
+
 def deletion_curve(predict: Predict, images: Images, maps: Maps, *, replacement: Replacement = mean_colour,
                    steps: int = STEPS, batch_size: int = BATCH, seed: int = 0) -> Curves:
     """The probabilities as pixels are replaced, the map's greatest values first: [n, steps + 1], the first is intact.
@@ -53,7 +71,7 @@ def deletion_curve(predict: Predict, images: Images, maps: Maps, *, replacement:
       replacement: what stands where pixels were taken away.
       steps: the number of equal parts in which all pixels go.
     Raises:
-      InputError: there are no images, or `predict` does not give a probability for each.
+      InputError: as `probabilities`, or there is no step.
     """
     return _exchange(predict, images, replacement(images), maps, steps, batch_size, seed)
 
@@ -84,12 +102,12 @@ def confidence_change(predict: Predict, images: Images, maps: Maps, *, replaceme
     Returns:
       the lost share of the probability in 0..1, NaN where that was 0; 1 where it rose and 0 elsewhere.
     Raises:
-      InputError: as `deletion_curve`.
+      InputError: as `probabilities`.
     """
     peaks = maps.max((1, 2), keepdims=True)
     shown = (maps / np.where(peaks > 0, peaks, 1))[..., None]
-    before = _probabilities(predict, images, batch_size)
-    after = _probabilities(predict, _like(images, shown * images + (1 - shown) * replacement(images)), batch_size)
+    before = probabilities(predict, images, batch_size)
+    after = probabilities(predict, _like(images, shown * images + (1 - shown) * replacement(images)), batch_size)
     lost = np.maximum(before - after, 0) / np.where(before > 0, before, np.nan)
     return lost, (after > before).astype(np.float64)
 
@@ -101,7 +119,7 @@ def _exchange(predict: Predict, start: Images, end: Images, maps: Maps, steps: i
         raise InputError(f"{steps} steps: expected 1 or more")
     ranks = _ranks(maps, seed)[..., None]
     counts = np.rint(np.linspace(0, maps.shape[1] * maps.shape[2], steps + 1))
-    return np.stack([_probabilities(predict, np.where(ranks < count, end, start), batch_size) for count in counts], 1)
+    return np.stack([probabilities(predict, np.where(ranks < count, end, start), batch_size) for count in counts], 1)
 
 
 def _ranks(maps: Maps, seed: int) -> Int[np.ndarray, "n h w"]:
@@ -111,19 +129,6 @@ def _ranks(maps: Maps, seed: int) -> Int[np.ndarray, "n h w"]:
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(values.shape[1])[None], 1)
     return ranks.reshape(maps.shape)
-
-
-def _probabilities(predict: Predict, images: Images, batch_size: int) -> PerPatch:
-    if not len(images):
-        raise InputError("there are no images, expected at least one")
-    padding = np.repeat(images[-1:], -len(images) % batch_size, 0)
-    padded = np.concatenate([images, padding])
-    outputs = np.concatenate([np.asarray(predict(padded[start:start + batch_size]), np.float64)
-                              for start in range(0, len(padded), batch_size)])
-    if outputs.shape != padded.shape[:1] or not ((outputs >= 0) & (outputs <= 1)).all():
-        raise InputError(f"`predict` gave {list(outputs.shape)} from {outputs.min()} to {outputs.max()} for "
-                         f"{len(padded)} images, expected a probability for each")
-    return outputs[:len(images)]
 
 
 def _like(images: Images, values: np.ndarray) -> Images:

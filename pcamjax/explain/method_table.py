@@ -12,6 +12,13 @@ from pcamjax.explain.intervals import Estimate
 from pcamjax.explain.sanity import Survival
 from pcamjax.files import atomic_file, write_json
 
+# The tables of the Markdown form, and whose figures they hold; what is in none of them is in the first.
+TABLES = {"where the maps point": (),
+          "whether the network follows them": ("intact", "all deleted", "none inserted", "deletion", "insertion",
+                                               "confidence drop", "confidence increase"),
+          "what is left of them on random weights": ("Spearman after randomisation", "SSIM after randomisation",
+                                                     "zero maps")}
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -56,28 +63,30 @@ def write_method_table(folder: Path, name: str, header: Mapping[str, Any], rows:
 
 
 def markdown(rows: Sequence[MethodRow], survivals: Mapping[str, Sequence[Survival]]) -> str:
-    """For each group of patches a table of the means and one of the margins, each with its 95 % interval; then how like
-    themselves the maps stay while layers are drawn anew."""
+    """For each group of patches the tables of `TABLES` and the margins, means with their 95 % intervals; then how like
+    themselves the maps stay while layers are drawn anew, and the speed."""
     parts = []
     for group in dict.fromkeys(row.group for row in rows):
         here = [row for row in rows if row.group == group]
-        figures = list(dict.fromkeys(name for row in here for name in row.figures))
-        parts += [f"{group}: {here[0].patches} patches, mean [95 % interval]", _table(
-            ["method", "weights", *figures, "maps/s"],
-            [[row.method, row.weights, *(_cell(row.figures.get(name)) for name in figures),
-              "" if math.isnan(row.maps_per_second) else f"{row.maps_per_second:.1f}"] for row in here])]
-        margins = [(measure, rival) for measure, rival in dict.fromkeys(
-            (measure, rival) for row in here for measure, rivals in row.margins.items() for rival in rivals)]
-        if margins:
-            parts += [f"{group}: how much above, mean of the differences [95 % interval]", _table(
-                ["method", *(f"{measure} above {rival}" for measure, rival in margins)],
-                [[row.method, *(_cell(row.margins.get(measure, {}).get(rival), "+") for measure, rival in margins)]
-                 for row in here if row.margins])]
+        parts.append(f"### {group}: {here[0].patches} patches")
+        elsewhere = {name for names in TABLES.values() for name in names}
+        there = list(dict.fromkeys(name for row in here for name in row.figures))
+        for title, names in TABLES.items():
+            shown = [name for name in there if name in names or (not names and name not in elsewhere)]
+            lines = [[row.method, row.weights, *(_cell(row.figures.get(name)) for name in shown)] for row in here]
+            parts += _titled(title, ["method", "weights", *shown], [line for line in lines if any(line[2:])])
+        for measure in dict.fromkeys(measure for row in here for measure in row.margins):
+            compared = [row for row in here if measure in row.margins]
+            rivals = list(dict.fromkeys(rival for row in compared for rival in row.margins[measure]))
+            parts += _titled(f"{measure}: how much above", ["method", *rivals], [
+                [row.method, *(_cell(row.margins[measure].get(rival), "+") for rival in rivals)] for row in compared])
     if survivals:
         stages = [row.stage for row in next(iter(survivals.values()))]
-        parts += ["Spearman correlation with the trained network's maps, layers drawn anew from the logits down to:",
-                  _table(["method", *stages], [[method, *(_cell(row.spearman) for row in found)]
-                                               for method, found in survivals.items()])]
+        title = "Spearman correlation with the trained network's maps, layers drawn anew from the logits down to"
+        parts += _titled(title, ["method", *stages], [[method, *(_cell(row.spearman) for row in found)]
+                                                      for method, found in survivals.items()])
+    timed = {row.method: row.maps_per_second for row in rows if not math.isnan(row.maps_per_second)}
+    parts += _titled("maps per second", ["method", "maps/s"], [[name, f"{speed:.1f}"] for name, speed in timed.items()])
     return "\n\n".join(parts) + "\n"
 
 
@@ -91,7 +100,7 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     return {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
 
 
-def _as_dicts(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, float]]:
+def _as_dicts(estimates: Mapping[str, Estimate | None]) -> dict[str, dict[str, int | float]]:
     return {name: estimate._asdict() for name, estimate in estimates.items() if estimate is not None}
 
 
@@ -101,5 +110,7 @@ def _cell(estimate: Estimate | None, sign: str = "") -> str:
     return f"{estimate.mean:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+def _titled(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
+    """A title and a table, or nothing where no row is left."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"{title}:", "\n".join(f"| {' | '.join(line)} |" for line in lines)] if rows else []

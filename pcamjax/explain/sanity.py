@@ -101,6 +101,7 @@ def spearman(maps: Maps, others: Maps) -> Float[np.ndarray, " n"]:
 def ssim(maps: Maps, others: Maps) -> Float[np.ndarray, " n"]:
     """The mean structural similarity of each pair of maps, each divided by its maximum; at most 1.
 
+    NaN where both are zero, for then there is nothing that could be alike.
     Wang et al. 2004 (IEEE Trans Image Process 13): a Gaussian window of 1.5 pixels, K1 = 0.01, K2 = 0.03.
     """
     x, y = (array / np.maximum(array.max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
@@ -111,7 +112,7 @@ def ssim(maps: Maps, others: Maps) -> Float[np.ndarray, " n"]:
     c1, c2 = 0.01**2, 0.03**2
     local = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)
              / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)))
-    return local.mean((1, 2))
+    return np.where((x.max((1, 2)) > 0) | (y.max((1, 2)) > 0), local.mean((1, 2)), np.nan)
 
 
 def _survival(stage: str, maps: Maps, others: Maps, zero: Bool[np.ndarray, " n"], seed: int) -> Survival:

@@ -12,6 +12,7 @@ from pcamjax.errors import InputError
 from pcamjax.explain.cams import grad_cam
 from pcamjax.explain.comparison import compare_methods
 from pcamjax.explain.localisation import nest_groups
+from pcamjax.explain.method_table import TABLES
 from pcamjax.explain.methods import upsample
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables
@@ -61,6 +62,12 @@ def test_rows_and_groups(rows, patches):
         assert row.patches == groups[group].sum() > 0
 
 
+def test_every_figure_is_in_the_table_that_it_belongs_to(rows):
+    named = [name for names in TABLES.values() for name in names]
+    figures = {name for row in rows.values() for name in row.figures}
+    assert figures - set(rows["all", "oracle", "trained"].margins) == set(named)
+
+
 def test_the_oracle_is_above_all_rivals(rows):
     for group in ("all", "off centre"):
         row, area = rows[group, "oracle", "trained"], rows[group, "chance", "none"].figures["tumour energy"].mean
@@ -82,7 +89,8 @@ def test_the_random_network_is_judged_by_where_it_points(rows):
 
 def test_a_map_of_zeros_is_chance(rows):
     row, chance = rows["all", "nothing", "trained"], rows["all", "chance", "none"]
-    for measure, value in chance.figures.items():
+    for measure in row.margins:
+        value = chance.figures[measure]
         np.testing.assert_allclose(row.figures[measure], value)
         np.testing.assert_allclose(row.margins[measure]["chance"][:3], 0, atol=1e-9)
     assert chance.figures["centre energy"].mean == pytest.approx(1 / 9)
@@ -90,6 +98,20 @@ def test_a_map_of_zeros_is_chance(rows):
     # The order of equal values is random, so that deletion is, too.
     random = rows["all", "random pixels", "none"]
     assert row.figures["deletion"].mean == pytest.approx(random.figures["deletion"].mean, abs=0.01)
+
+
+def test_what_deletion_and_insertion_lead_from_and_to(rows, patches):
+    ends = rows["all", "chance", "none"].figures
+    expected = mean_of_rest(patches[0]).mean()
+    # This network sees the mean alone, which neither a blur nor an even colour changes.
+    assert [ends[name].mean for name in ("intact", "all deleted", "none inserted")] == pytest.approx(
+        [expected] * 3, abs=0.003)
+
+
+def test_a_group_without_patches_is_left_out(patches):
+    rows = compare_methods({}, TRAINED, FRESH, patches[0][:4], mean_of_rest, steps=1,
+                           groups={"none": np.zeros(4, bool), "one": np.arange(4) == 2})
+    assert [row.group for row in rows] == ["all"] * 4 + ["one"] * 4
 
 
 def test_groups_are_the_same_values_of_fewer_patches(rows):
