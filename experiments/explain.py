@@ -92,14 +92,12 @@ def compare_run(trained: Run, patches: Patches, split: Split, part: str, count: 
     score, seed = scorer(name), trained.config.seed
     compared = {TITLES[method]: raw_maps(method) for method in methods}
     fresh = initial_variables(name, seed + 1)
+    networks = cascade(trained.network, trained.variables, fresh, stages=stages) if stages else []
     table = compare_methods(compared, trained.variables, fresh, images,
                             lambda images: np.asarray(score(trained.variables, images)), masks=masks,
                             groups={group: members for group, members in groups.items() if members.any()}, seed=seed)
-    survivals = {}
-    if stages:
-        networks = cascade(trained.network, trained.variables, fresh, stages=stages)
-        survivals = {title: survival(method, trained.variables, networks, images, seed)
-                     for title, method in compared.items()}
+    survivals = {title: survival(method, trained.variables, networks, images, seed)
+                 for title, method in compared.items() if networks}
     header = {"model": name, "checkpoint": trained.checkpoint, "split": split.name, "part": part,
               "patches": len(rows), "target": TARGETS[target], "store": patches.manifest["source"],
               "layers": list(layers) or [model_spec(name).cam_layer]}

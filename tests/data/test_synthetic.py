@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from pcamjax.data.sources import synthetic as synthetic_source
-from pcamjax.data.sources.synthetic import open_synthetic
+from pcamjax.data.sources.synthetic import masks_of, open_synthetic
 from pcamjax.data.synthetic import MACENKO, RUIFROK, generate
 from pcamjax.errors import InputError
 
@@ -62,6 +62,13 @@ def test_mask_lies_on_the_tumour(patches):
     """Nuclei are vesicular in the nests, and dense outside them."""
     dark = patches.images.mean(-1) < 0.4 * patches.images.mean((1, 2, 3))[:, None, None]
     assert dark[patches.tumour_masks].mean() < 0.25 * dark[~patches.tumour_masks].mean()
+
+
+def test_masks_of_a_store_are_drawn_again_by_its_ids(patches):
+    masks = masks_of("synthetic, seed 0", ["train_000007", "train_000003"])
+    np.testing.assert_array_equal(masks, patches.tumour_masks[[7, 3]])
+    assert not np.array_equal(masks[:1], masks_of("synthetic, seed 1", ["train_000007"]))
+    assert masks_of("PatchCamelyon", ["train_000007"]) is None
 
 
 def test_same_seed_same_bytes_and_any_stretch_alone(patches):

@@ -82,6 +82,9 @@ def save(file: Path, array) -> None:
     ("evaluate", (*RUN, "--split=all"), "--split=all: value should be one of <train.valid.test>"),
     ("explain", (*RUN, "--num=0"), "--num=0"),
     ("explain", (*RUN, "--split=valid", "--layers=block9_conv1"), "layer 'block9_conv1'.*block1_conv1"),
+    ("explain", (*RUN, "--split=valid", "--methods=gradcam"), "method 'gradcam': choose one of grad_cam, "),
+    ("explain", (*RUN, "--split=valid", "--methods="), "--methods=: choose of grad_cam, .* or all"),
+    ("explain", (*RUN, "--split=valid", "--compare", "--stages=1"), "1 stages: expected 2 or more"),
     ("explain", (*RUN, "--split=valid", "--layers=logits"), "layer 'logits' puts out shape .*choose an earlier one"),
     ("evaluate", ("--workdir={place}/none",), "none: no run .no config.json.; train first: python -m experiments"),
 ])

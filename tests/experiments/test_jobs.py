@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pcamjax.data.sources.synthetic import open_synthetic
+from pcamjax.data.store import write_store
 from pcamjax.inference.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +104,37 @@ def test_heat_maps_of_another_checkpoint_do_not_use_its_predictions(job, place):
             shown[checkpoint] = file["scores"]
             assert file["maps"].shape == (1, 4, 96, 96) and str(file["layer"]) == "block2_conv2"
     assert (shown["best"] == 0.125).all() and (shown["last"] != 0.125).all()
+
+
+def test_several_methods_are_drawn_side_by_side(job, place):
+    ended = job("explain", f"--workdir={place / 'run'}", "--split=valid", "--num=4",
+                "--methods=layer_cam,input_gradient")
+    assert ended.code == 0 and "LayerCAM: 4 maps" in ended.out and "input gradient: 4 maps" in ended.out
+    with np.load(place / "run" / "explanations" / "valid.npz") as file:
+        assert file["maps"].shape == (2, 4, 96, 96) and file["methods"].tolist() == ["layer_cam", "input_gradient"]
+    records = json.loads((place / "run" / "explanations" / "valid.json").read_text())
+    assert len(records) == 4 and set(records[0]["maps"]) == {"layer_cam", "input_gradient"}
+    assert (place / "run" / "figures" / "heat_maps_valid_methods.png").is_file()
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_methods_are_compared(job, place, synthetic):
+    """By tumour masks where patches are synthetic, and where they are not by the centre alone."""
+    more = ()
+    if synthetic:
+        write_store(open_synthetic({"train": 2, "valid": 12, "test": 2}, seed=3), place / "synthetic")
+        more = (f"--config.data.path={place / 'synthetic'}", "--stages=2")
+    ended = job("explain", f"--workdir={place / 'run'}", "--split=valid", "--compare", "--num=10", "--methods=grad_cam",
+                *more)
+    assert ended.code == 0, ended.err
+    table = json.loads((place / "run" / "explanations" / "valid_comparison.json").read_text())
+    rows = {(row["method"], row["weights"]): row for row in table["rows"] if row["group"] == "all"}
+    assert {("chance", "none"), ("centre Gaussian", "none"), ("Grad-CAM", "trained"),
+            ("Grad-CAM", "random")} <= set(rows)
+    assert ("tumour energy" in rows["Grad-CAM", "trained"]["figures"]) == synthetic
+    assert rows["Grad-CAM", "trained"]["maps_per_second"] > 0 and table["patches"] == 10
+    assert [row["stage"] for row in table["cascade"].get("Grad-CAM", [])][1:] == (
+        ["logits", "block1_conv1"] if synthetic else [])
 
 
 def test_the_list_of_jobs_has_a_line_for_each():
