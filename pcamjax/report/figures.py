@@ -141,22 +141,24 @@ def heat_map_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, 
 
 @matplotlib.rc_context(_STYLE | {"axes.grid": False})
 def method_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, "m k h w"],
-                titles: Sequence[str], captions: Sequence[str], scale: str) -> Figure:
-    """The patches in a row, and below it for each method the overlays of its maps, with one scale for all.
+                titles: Sequence[str], over_patch: Sequence[bool], captions: Sequence[str], scale: str) -> Figure:
+    """The patches in a row, and below it a row for each method's maps, with one scale for all.
 
-    maps in [0, 1], of which one that is zero everywhere says so; titles: the methods'; captions: the patches'.
+    maps in [0, 1], of which one that is zero everywhere says so; titles: the methods'; over_patch: whether a method's
+    maps are laid over the patches, in which single pixels would drown; captions: the patches'.
     """
     m, k = maps.shape[:2]
-    figure = Figure(figsize=(1.08 * k + 1.05, 1.12 * (m + 1) + 0.85))
+    figure = Figure(figsize=(1.08 * k + 1.4, 1.12 * (m + 1) + 0.95))
     height, width = figure.get_figheight(), figure.get_figwidth()
-    grid = figure.add_gridspec(m + 1, k, left=1.02 / width, right=1 - 0.03 / width, top=1 - 0.3 / height,
-                               bottom=0.55 / height, wspace=0.05, hspace=0.06)
+    grid = figure.add_gridspec(m + 1, k, left=1.37 / width, right=1 - 0.03 / width, top=1 - 0.3 / height,
+                               bottom=0.65 / height, wspace=0.05, hspace=0.06)
     colours = matplotlib.colormaps["viridis"]
     for column, image in enumerate(images):
         for row in range(m + 1):
             axes = figure.add_subplot(grid[row, column])
             heat = maps[row - 1, column] if row else np.zeros(image.shape[:2])
-            _show(axes, _overlay(image, colours(heat), heat) if row else image)
+            laid_over = row == 0 or over_patch[row - 1]
+            _show(axes, _overlay(image, colours(heat), heat) if laid_over else colours(heat))
             _draw_centre(axes)
             if row and not heat.any():
                 axes.set_xlabel("zero everywhere", fontsize=7, labelpad=-9, color="#555555")

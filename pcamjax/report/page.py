@@ -231,7 +231,8 @@ def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[st
         rows, titles = zip(*compared, strict=True)
         shown = np.array(rows)
         figure = figures.method_grid(made.images[shown], made.maps[:, shown],
-                                     [TITLES[name] for name in made.methods], titles,
+                                     [TITLES[name] for name in made.methods],
+                                     [name in OF_LAYERS for name in made.methods], titles,
                                      scale=f"of {made.target}; CAMs at {made.layer}; each map from 0 to its maximum")
         yield {"title": "method by method", "caption": f"In order: {', '.join(made.ids[shown].tolist())}.",
                "picture": embed(figure, folder / f"heat_maps_{split}_methods.png", f"heat maps by method on {split}")}

@@ -83,7 +83,8 @@ def test_confusion_matrix():
 def test_method_grid():
     maps = RNG.random((2, 3, 96, 96)).astype(np.float32)
     maps[1, 2] = 0
-    figure = figures.method_grid(IMAGES[:3], maps, ["Grad-CAM", "occlusion"], ["first", "second", "third"], "of margin")
+    figure = figures.method_grid(IMAGES[:3], maps, ["Grad-CAM", "occlusion"], [True, False],
+                                 ["first", "second", "third"], "of margin")
     assert {"patch", "Grad-CAM", "occlusion", "first", "second", "third", "of margin"} <= set(words(figure))
     assert words(figure).count("zero everywhere") == 1
     assert len(figure.axes) == 3 * 3 + 1 and figure.axes[-1].get_xlim() == (0, 1)
