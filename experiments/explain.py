@@ -1,6 +1,5 @@
 """Draw heat maps over patches of one part of a run's split, right and wrong calls alike, by one or more methods."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +12,12 @@ from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.explain.comparison import compare_methods
 from pcamjax.explain.explanations import Explanations, choose_examples
-from pcamjax.explain.faithfulness import BATCH
-from pcamjax.explain.heat_maps import explainer, heat_maps, in_batches, scorer
+from pcamjax.explain.heat_maps import heat_maps, raw_maps, scorer
 from pcamjax.explain.localisation import nest_groups
 from pcamjax.explain.method_table import markdown, write_method_table
 from pcamjax.explain.methods import METHODS, find_method
 from pcamjax.explain.names import TITLES
-from pcamjax.explain.sanity import Method, cascade, survival
+from pcamjax.explain.sanity import cascade, survival
 from pcamjax.explain.targets import DIFFERENCES
 from pcamjax.files import write_json
 from pcamjax.inference.predict import Run, predict_split
@@ -80,29 +78,19 @@ def compare_run(trained: Run, patches: Patches, split: Split, part: str, count: 
     masks = masks_of(patches.manifest["source"], patches.ids[rows])
     groups = {"metastasis": patches.labels[rows] == 1} if masks is None else nest_groups(masks)
 
-    def raw_maps(method: str) -> Method:
-        compute = explainer(name, method=method, target=target, layers=layers)
-
-        def made(variables: dict, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            maps = in_batches(functools.partial(compute, variables), images, BATCH)
-            return maps.maps * maps.peaks[:, None, None], maps.is_zero
-
-        return made
-
     score, seed = scorer(name), trained.config.seed
-    compared = {TITLES[method]: raw_maps(method) for method in methods}
+    compared = {TITLES[method]: raw_maps(name, method=method, target=target, layers=layers) for method in methods}
     fresh = initial_variables(name, seed + 1)
     networks = cascade(trained.network, trained.variables, fresh, stages=stages) if stages else []
     table = compare_methods(compared, trained.variables, fresh, images,
-                            lambda images: np.asarray(score(trained.variables, images)), masks=masks,
-                            groups={group: members for group, members in groups.items() if members.any()}, seed=seed)
+                            lambda images: np.asarray(score(trained.variables, images)), masks=masks, groups=groups,
+                            seed=seed)
     survivals = {title: survival(method, trained.variables, networks, images, seed)
                  for title, method in compared.items() if networks}
     header = {"model": name, "checkpoint": trained.checkpoint, "split": split.name, "part": part,
               "patches": len(rows), "target": TARGETS[target], "store": patches.manifest["source"],
               "layers": list(layers) or [model_spec(name).cam_layer]}
-    write_method_table(trained.folder.explanations(part).parent, f"{part}_comparison", header, table,
-                       survivals)
+    write_method_table(trained.folder.explanations(part).parent, f"{part}_comparison", header, table, survivals)
     return markdown(table, survivals)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int8, Shaped, UInt8
 
-from pcamjax.data.synthetic import CENTRE
 from pcamjax.errors import InputError
+from pcamjax.explain.localisation import centre_energy
 from pcamjax.explain.names import TITLES
 from pcamjax.files import atomic_file
 from pcamjax.inference.predictions import THRESHOLD, read_npz
@@ -35,12 +35,9 @@ class Explanations(NamedTuple):
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, **self._asdict())
 
-
     def records(self) -> list[dict]:
         """Each patch in numbers, for JSON: its call, and of each method's map the peak and the centre's share."""
-        centre = self.maps[:, :, CENTRE, CENTRE].sum((2, 3), dtype=np.float64)
-        total = self.maps.sum((2, 3), dtype=np.float64)
-        shares = np.divide(centre, total, where=total > 0, out=np.full(total.shape, np.nan))
+        shares = np.array([np.where(maps.any((1, 2)), centre_energy(maps), np.nan) for maps in self.maps])
         return [{"id": str(name), "label": int(label), "score": float(score), "maps": {
                     str(method): {"peak": float(peaks[row]), "centre_energy": float(share[row])}
                     for method, peaks, share in zip(self.methods, self.peaks, shares, strict=True)}}

@@ -13,6 +13,7 @@ from pcamjax.explain.names import OF_LAYERS
 from pcamjax.explain.targets import Target, target_score
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_spec
+from pcamjax.training.step import make_forward
 
 
 class HeatMaps(NamedTuple):
@@ -58,15 +59,24 @@ def explainer(model_name: str, *, method: str = "grad_cam", target: Target = 1, 
 
 def scorer(model_name: str) -> Callable[[dict[str, Any], UInt8[Array, "b h w 3"]], Float[Array, " b"]]:
     """The compiled function from a network's variables and a batch of images to the probability of metastasis."""
-    spec = model_spec(model_name)
-    network = spec.build()
+    forward = make_forward(model_name)
+    return jax.jit(lambda variables, images: target_score(forward(variables, images), "probability"))
 
-    @jax.jit
-    def score(variables: dict[str, Any], images: Array) -> Array:
-        logits = network.apply(variables, spec.preprocess(images.astype(np.float32)))
-        return target_score(logits, "probability")
 
-    return score
+def raw_maps(model_name: str, *, method: str, target: Target = 1, layers: Sequence[str] = (), batch_size: int = 32
+             ) -> Callable[[dict[str, Any], UInt8[np.ndarray, "n h w 3"]],
+                           tuple[Float32[np.ndarray, "n h w"], Bool[np.ndarray, " n"]]]:
+    """The function from a network's variables and images to what a method computes, and which maps are zero.
+
+    It is the `Method` of `sanity` and `comparison`.
+    """
+    compute = explainer(model_name, method=method, target=target, layers=layers)
+
+    def made(variables: dict[str, Any], images: UInt8[np.ndarray, "n h w 3"]) -> tuple[np.ndarray, np.ndarray]:
+        maps = in_batches(functools.partial(compute, variables), images, batch_size)
+        return maps.maps * maps.peaks[:, None, None], maps.is_zero
+
+    return made
 
 
 def in_batches(compute: Callable[[Array], tuple[Array, Array]], images: UInt8[np.ndarray, "n h w 3"],

@@ -92,6 +92,24 @@ def test_eigen_cam_is_that_of_pytorch_grad_cam_but_for_its_sign(golden, case):
         assert any(fits)
 
 
+def test_eigen_cam_has_the_sign_of_the_sum_of_channels():
+    """Of one pattern in all channels it is the pattern's bright part, though most channels show it turned dark."""
+    module, bright = Given(), np.zeros((1, 4, 4, 1), np.float32)
+    bright[0, 1, 2] = 3
+    for signs in ([5, -1, -1, -1], [1, 1, 1, -0.5]):
+        made = eigen_cam(module, {}, jnp.asarray(bright * np.float32(signs)))
+        assert np.unravel_index(np.argmax(made[0]), (4, 4)) == (1, 2)
+    made = eigen_cam(module, {}, jnp.asarray(-bright * np.float32([5, -1, -1, -1])))
+    assert made[0, 1, 2] == 0 < made.max()
+
+
+class Given(nn.Module):
+    """Its feature map is what it is given."""
+
+    def features(self, x, *, train=False):
+        return x
+
+
 def test_the_mean_of_hires_cam_before_its_cut_is_grad_cams_for_a_pooling_network():
     """With gradients that are the same everywhere HiResCAM, Grad-CAM and XGrad-CAM are one (Draelos & Carin)."""
     expected = grad_cam(MODULE, VARIABLES, X, target=1)
