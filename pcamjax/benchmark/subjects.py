@@ -65,6 +65,8 @@ SUBJECTS: dict[str, Subject] = {
     "keras_jax": Subject(f"{_PEERS}.keras_jax", COMPARED, _JAX | {"KERAS_BACKEND": "jax"}),
     "torch": Subject(f"{_PEERS}.pytorch", (*COMPARED, "product"), prepared_by=_DESCRIBED),
     "pytorch_grad_cam": Subject(f"{_PEERS}.pytorch", ("grad_cam",), prepared_by=_DESCRIBED),
+    "pytorch_grad_cam_stopped": Subject(f"{_PEERS}.pytorch", ("grad_cam",), options={"stop_at_layer": True},
+                                        prepared_by=_DESCRIBED),
     "torch_compile": Subject(f"{_PEERS}.pytorch", COMPARED, options={"compiled": True}, prepared_by=_DESCRIBED),
     "machine": Subject("pcamjax.benchmark.machine", ROOFS, _JAX),
 }

@@ -54,17 +54,21 @@ def make_infer(material: Material, compiled: bool = False) -> Work:
     return Work(run, peak_bytes=_peak_bytes)
 
 
-def make_grad_cam(material: Material) -> Work:
-    """Heat maps of the batch by pytorch-grad-cam, at its own size, at the layer where ours are."""
+def make_grad_cam(material: Material, stop_at_layer: bool = False) -> Work:
+    """Heat maps of the batch by pytorch-grad-cam, at its own size, at the layer where ours are.
+
+    It differentiates all that wants a gradient, as a model does that was loaded and no more: `stop_at_layer` spares it
+    what lies before the layer, by settings that are its user's to find.
+    """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     network, device, _ = _network(material)
-    module = network.module.eval().requires_grad_(False)
+    module = network.module.eval().requires_grad_(not stop_at_layer)
     modules = dict(module.named_modules())
     layer = modules.get(f"{material.cam_layer()}__activation", modules.get(material.cam_layer()))
-    # It differentiates all that wants a gradient; from here on that is what lies behind the layer.
-    layer.register_forward_hook(lambda called, inputs, output: output.requires_grad_())
+    if stop_at_layer:
+        layer.register_forward_hook(lambda called, inputs, output: output.requires_grad_())
     cam = GradCAM(module, [layer])
     images, targets = network.images(material.array("inputs")).to(device), [ClassifierOutputTarget(1)]
     return Work(lambda: cam(images, targets * len(images)).mean(), peak_bytes=_peak_bytes)
