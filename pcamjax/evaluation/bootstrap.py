@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.operating_point import OperatingPoint, threshold_at
-from pcamjax.evaluation.weighted_metrics import METRICS, WeightedMetrics
+from pcamjax.evaluation.weighted_metrics import GAP_CHANGE, METRICS, WeightedMetrics
 from pcamjax.inference.predictions import Predictions
 
 LEVEL = 0.95
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 SAMPLES = 2000
 FEW_SLIDES = 40
 _CHUNK = 2**19  # weights in memory at a time
@@ -64,9 +65,10 @@ def intervals(predictions: Predictions, *, point: OperatingPoint | None = None, 
               seed: int = 0) -> Intervals:
     """Every metric with its 95 % percentile interval (Efron and Tibshirani 1993, chapter 13).
 
-    Patches are called at an operating point, or else at a score of 0.5. The expected calibration error is biased
-    upwards, and twice as much in a resample, so its interval is the basic one (Davison and Hinkley 1997, section 5.2),
-    which mirrors the percentiles at the estimate; it ends at 0.
+    Patches are called at an operating point, or else at a score of 0.5. The expected calibration error has another
+    interval, for it is biased upwards, and in a resample once more: by the triangle inequality it is off by no more
+    than the gaps of all bins are together, so the 95th percentile of that sum is taken to both sides, down to 0. It
+    covers as often where the true error is 0, and more often elsewhere.
 
     Raises:
       InputError: a label is missing, `samples` is not positive, or the point belongs to another model or split.
@@ -74,7 +76,11 @@ def intervals(predictions: Predictions, *, point: OperatingPoint | None = None, 
     measure = WeightedMetrics(predictions.labels, predictions.scores, threshold_at(point, predictions))
     resampling = plan(predictions, samples, seed)
     values, drawn = measure.of_all(), resampled(measure, predictions, resampling)
-    return Intervals({name: _estimate(name, values[name], drawn[name], resampling) for name in values}, resampling)
+    ends = {name: quantiles(drawn[name], resampling, *TAILS) for name in METRICS}
+    ece, (change,) = values["expected_calibration_error"], quantiles(drawn[GAP_CHANGE], resampling, LEVEL)
+    ends["expected_calibration_error"] = [float(np.maximum(0, ece - change)), ece + change]
+    estimates = {name: Estimate(values[name], *ends[name], int(np.isnan(drawn[name]).sum())) for name in METRICS}
+    return Intervals(estimates, resampling)
 
 
 def plan(predictions: Predictions, samples: int, seed: int) -> Resampling:
@@ -112,21 +118,13 @@ def resampled(measure: WeightedMetrics, predictions: Predictions, resampling: Re
     for start in range(0, resampling.samples, step):
         counts = [np.bincount(rng.integers(count, size=count), minlength=count)
                   for _ in range(min(step, resampling.samples - start))]
-        pieces.append(measure(np.stack(counts).astype(np.float64)[:, number]))
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in METRICS}
+        pieces.append(measure(np.take(np.stack(counts).astype(np.float64), number, axis=1)))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in (*METRICS, GAP_CHANGE)}
 
 
-def percentiles(drawn: Float[np.ndarray, " samples"], resampling: Resampling) -> tuple[float, float]:
-    """The ends of the 95 % interval; NaN where no resample defined the figure, or there is but one slide to draw."""
+def quantiles(drawn: Float[np.ndarray, " samples"], resampling: Resampling, *levels: float) -> list[float]:
+    """Of the resamples that define the figure; NaN where none does, or there is but one slide to draw."""
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) == 0 or resampling.count == 1:
-        return math.nan, math.nan
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _estimate(name: str, value: float, drawn: Float[np.ndarray, " samples"], resampling: Resampling) -> Estimate:
-    low, high = percentiles(drawn, resampling)
-    if name == "expected_calibration_error":
-        low, high = np.maximum(0, [2 * value - high, 2 * value - low]).tolist()
-    return Estimate(value, low, high, int(np.isnan(drawn).sum()))
+        return [math.nan] * len(levels)
+    return np.quantile(drawn, levels).tolist()

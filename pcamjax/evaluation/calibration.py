@@ -22,7 +22,7 @@ TEMPERATURES = (0.01, 100.0)
 class Reliability(NamedTuple):
     """A reliability diagram: bin i holds the scores in (edges[i], edges[i + 1]], bin 0 also 0; NaN where empty."""
 
-    edges: Float[np.ndarray, " bins+1"]
+    edges: Float[np.ndarray, " edges"]
     count: Int[np.ndarray, " bins"]
     mean_score: Float[np.ndarray, " bins"]
     positive_fraction: Float[np.ndarray, " bins"]
@@ -48,7 +48,7 @@ def bin_numbers(scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     return np.searchsorted(_edges()[1:-1], scores.astype(np.float64))
 
 
-def _edges() -> Float[np.ndarray, " bins+1"]:
+def _edges() -> Float[np.ndarray, " edges"]:
     return np.linspace(0, 1, BINS + 1)
 
 

