@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float64, UInt8
 from scipy.special import log_expit, logsumexp
 
 from pcamjax.errors import InputError
@@ -25,7 +25,7 @@ def symmetric_views(images: UInt8[np.ndarray, "n s s 3"]) -> Iterator[UInt8[np.n
             yield np.rot90(mirrored, quarter_turns, axes=(1, 2))
 
 
-def mean_logits(margins: Float[np.ndarray, "k n"]) -> Float32[np.ndarray, "n 2"]:
+def mean_logits(margins: Float[np.ndarray, "k n"]) -> Float64[np.ndarray, "n 2"]:
     """Logits of the mean over k members of sigmoid(margin): the logarithms of the mean probabilities of both classes.
 
     Logarithms, so that means near 0 and 1 keep their order where the probabilities themselves would round to equals.
@@ -33,7 +33,7 @@ def mean_logits(margins: Float[np.ndarray, "k n"]) -> Float32[np.ndarray, "n 2"]
     """
     ascending = np.sort(margins, axis=0)
     healthy, metastasis = (logsumexp(log_expit(sign * ascending), axis=0) for sign in (-1, 1))
-    return (np.stack([healthy, metastasis], 1) - np.log(len(margins))).astype(np.float32)
+    return np.stack([healthy, metastasis], 1) - np.log(len(margins))
 
 
 def ensemble(members: Sequence[Predictions]) -> Predictions:
@@ -58,7 +58,7 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
             if member.meta.get(key) != first.meta.get(key):
                 raise InputError(f"members of an ensemble differ in {key}: {first.meta.get(key)!r} and "
                                  f"{member.meta.get(key)!r}, expected predictions of one part of one split")
-    logits = mean_logits(np.stack([member.margins for member in members]))
+    logits = mean_logits(np.stack([member.margins for member in members])).astype(np.float32)
     return Predictions(first.ids, first.slides, first.labels, scores(logits), logits, _joined(metas))
 
 

@@ -101,4 +101,5 @@ def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.nd
     # An image has the same place in a batch in every view, so turning it only permutes its eight logits.
     views = [forward.logits(variables, view, indices, progress=progress and f"{progress}, view {number} of 8")
              for number, view in enumerate(symmetric_views(images), 1)]
-    return mean_logits(np.stack([logits[:, 1].astype(np.float64) - logits[:, 0] for logits in views]))
+    margins = np.stack([logits[:, 1].astype(np.float64) - logits[:, 0] for logits in views])
+    return mean_logits(margins).astype(np.float32)

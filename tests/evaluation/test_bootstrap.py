@@ -136,7 +136,6 @@ def test_intervals_by_slide_cover_where_those_by_patch_do_not():
 @pytest.mark.parametrize(("slides", "per_slide", "least"), [(50, 20, 0.86), (100, 10, 0.90), (200, 5, 0.92)])
 def test_coverage_is_near_95_percent(slides, per_slide, least):
     held = coverage(slides, per_slide, 500, 1000)
-    print(slides, held)
     for name in METRICS:
         assert least < held[name] < 0.985, (name, held[name])
 
