@@ -46,14 +46,14 @@ class RocCurve(NamedTuple):
     thresholds: Float[np.ndarray, " k"]
 
 
-def evaluate(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> Metrics:
-    """Compares scores in [0, 1] with labels, 1 for metastasis and 0 for healthy.
+def evaluate(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], threshold: float = THRESHOLD) -> Metrics:
+    """Compares scores in [0, 1] with labels, 1 for metastasis and 0 for healthy; a score above `threshold` is called.
 
     Raises:
       InputError: a label is missing, lengths differ, there is no patch, or a score is not in [0, 1].
     """
-    labels, scores = _checked(labels, scores)
-    truth, called = labels == 1, scores > THRESHOLD
+    labels, scores = checked(labels, scores)
+    truth, called = labels == 1, scores.astype(np.float64) > threshold
     tp, tn = int(np.sum(truth & called)), int(np.sum(~truth & ~called))
     fp, fn = int(np.sum(~truth & called)), int(np.sum(truth & ~called))
     positives, negatives = tp + fn, tn + fp
@@ -77,7 +77,7 @@ def roc_curve(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) ->
     Raises:
       InputError: as `evaluate`, or only one class is there.
     """
-    labels, scores = _checked(labels, scores)
+    labels, scores = checked(labels, scores)
     if labels.min() == labels.max():
         raise InputError(f"all {len(labels)} patches have the label {labels[0]}, expected both classes for "
                          "a ROC curve; score a split that has both")
@@ -127,7 +127,8 @@ def _from_json(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
-def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores as they came; raises InputError as `evaluate` does."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape or labels.size == 0:
         raise InputError(f"labels have the shape {labels.shape} and scores {scores.shape}, expected one of "

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
-from pcamjax.inference.predictions import Predictions
+from pcamjax.inference.averaging import mean_logits, symmetric_views
+from pcamjax.inference.predictions import Predictions, scores
 from pcamjax.models import model_spec
 from pcamjax.models.network import Network
 from pcamjax.models.variables import variable_shapes
@@ -54,8 +55,12 @@ def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigD
     return Run(folder, config, model_spec(config.model.name).build(), variables, name)
 
 
-def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 256) -> Float[np.ndarray, " n"]:
+def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 256, *,
+            symmetries: bool = False) -> Float[np.ndarray, " n"]:
     """The scores of images in memory: the probability of metastasis in the centre 32x32, in [0,1].
+
+    With `symmetries` it is the mean over the eight symmetries of the square, at eight times the work, and is the same
+    to the bit for an image that is turned or mirrored.
 
     Raises:
       InputError: the images are not uint8 [n,96,96,3], or there are none.
@@ -64,34 +69,37 @@ def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 
     if images.dtype != np.uint8 or images.shape[1:] != (96, 96, 3) or not len(images):
         raise InputError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, 96, 96, 3] with n > 0, "
                          "RGB 0..255")
-    return scores(_logits(run, images, np.arange(len(images)), batch_size))
+    return scores(_logits(run, images, np.arange(len(images)), batch_size, symmetries))
 
 
-def predict_split(run: Run, patches: Patches, split: Split, role: str) -> Predictions:
-    """The predictions of one role ("train", "valid", "test") of a split, with a progress bar.
+def predict_split(run: Run, patches: Patches, split: Split, role: str, *, symmetries: bool = False) -> Predictions:
+    """The predictions of one role ("train", "valid", "test") of a split, with a progress bar; averaged as by `predict`.
 
     Raises:
       InputError: the split has no such role.
     """
     indices = split.part(role)
-    logits = _logits(run, patches.images, indices, run.config.eval_batch_size, progress=role)
+    logits = _logits(run, patches.images, indices, run.config.eval_batch_size, symmetries, progress=role)
     meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
             "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,
             "store_sha256": patches.sha256}
+    if symmetries:
+        meta["averaged"] = "probability over the eight symmetries of the square"
     return Predictions(ids=patches.ids[indices], slides=patches.slides[indices], labels=patches.labels[indices],
                        scores=scores(logits), logits=logits, meta=meta)
 
 
-def scores(logits: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
-    """sigmoid(z1 - z0), which is the softmax probability of metastasis and agrees with the larger of two sigmoids."""
-    difference = logits[:, 1].astype(np.float64) - logits[:, 0]
-    return (0.5 * (1 + np.tanh(difference / 2))).astype(np.float32)
-
-
 def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"], batch_size: int,
-            progress: str | None = None) -> Float[np.ndarray, "n 2"]:
+            symmetries: bool, progress: str | None = None) -> Float[np.ndarray, "n 2"]:
     parallel = run.config.parallel
     devices = choose_devices(parallel.devices, batch_size)
     forward = Forward(run.config.model.name, batch_size, devices, parallel.wrapper,
                       run.config.model.get("precision", "float32"))
-    return forward.logits(replicate(run.variables, devices), images, indices, progress=progress)
+    variables = replicate(run.variables, devices)
+    if not symmetries:
+        return forward.logits(variables, images, indices, progress=progress)
+    # An image has the same place in a batch in every view, so turning it only permutes its eight logits.
+    views = [forward.logits(variables, view, indices, progress=progress and f"{progress}, view {number} of 8")
+             for number, view in enumerate(symmetric_views(images), 1)]
+    margins = np.stack([logits[:, 1].astype(np.float64) - logits[:, 0] for logits in views])
+    return mean_logits(margins).astype(np.float32)

@@ -9,7 +9,8 @@ import zipfile
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int8, Shaped
+from jaxtyping import Float32, Float64, Int8, Shaped
+from scipy.special import expit, logit
 
 from pcamjax.errors import InputError
 from pcamjax.files import atomic_file
@@ -58,14 +59,23 @@ class Predictions:
         if self.logits is not None:
             _expect("logits", self.logits, (n, 2), np.float32)
             _refuse("logits", self.logits, ~np.isfinite(self.logits), "finite numbers")
-            score = 0.5 + 0.5 * np.tanh(0.5 * (self.logits[:, 1].astype(np.float64) - self.logits[:, 0]))
-            wrong = np.abs(score - self.scores) > 1e-4
+            wrong = np.abs(scores(self.logits) - self.scores) > 1e-4
             _refuse("scores", self.scores, wrong, "sigmoid(z1 - z0) of the logits")
         if not isinstance(self.meta, dict):
             raise InputError(f"meta is {type(self.meta).__name__}, expected a dictionary")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def margins(self) -> Float64[np.ndarray, " n"]:
+        """z1 - z0, the log-odds of metastasis: of the logits, or else of the scores.
+
+        A score then counts as 2**-25 away from 0 and 1 at least, which is half of float32's last step below 1.
+        """
+        if self.logits is not None:
+            return self.logits[:, 1].astype(np.float64) - self.logits[:, 0]
+        return logit(np.clip(self.scores.astype(np.float64), 2**-25, 1 - 2**-25))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one .npz file, atomically and without pickle: the same predictions, the same bytes."""
@@ -108,6 +118,25 @@ class Predictions:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(zip(self.ids.tolist(), map(str, self.scores), strict=True))
+
+
+def scores(logits: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, " n"]:
+    """sigmoid(z1 - z0), which is the softmax probability of metastasis and agrees with the larger of two sigmoids."""
+    return expit(logits[:, 1].astype(np.float64) - logits[:, 0]).astype(np.float32)
+
+
+def require_same_patches(first: Predictions, other: Predictions) -> None:
+    """Raises InputError unless both are of the same patches, in the same order, with the same labels and slides."""
+    if len(first) != len(other):
+        raise InputError(f"predictions of {len(first)} and of {len(other)} patches, expected the same patches; "
+                         "score both models on the same part of the same split")
+    for name in ("ids", "labels", "slides"):
+        ours, theirs = getattr(first, name), getattr(other, name)
+        if (differ := ours != theirs).any():
+            row = int(np.argmax(differ))
+            raise InputError(f"{name}[{row}] is {str(ours[row])!r} in one and {str(theirs[row])!r} in the other of two "
+                             "predictions, expected the same patches in the same order; score both models on the "
+                             "same part of the same split")
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
