@@ -3,6 +3,7 @@
 import os
 import warnings
 import zipfile
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -65,26 +66,28 @@ def load_classifier(path: str | os.PathLike) -> Pipeline:
         raise InputError(f"{path}: not usable as a classifier ({reason}); fit it anew in another workdir") from None
 
 
-def _require_sound(classifier: Pipeline) -> None:
+def _require_sound(classifier: Any) -> None:
     """Raises ValueError unless this is one of our pipelines, with arrays that fit each other."""
     kinds = [type(step) for _, step in classifier.steps] if type(classifier) is Pipeline else [type(classifier)]
-    if len(kinds) != 2 or kinds[0] is not StandardScaler or kinds[1] not in _CHECKS:
+    if kinds[:-1] not in ([], [StandardScaler]) or kinds[-1] not in _CHECKS:
         raise ValueError(f"it holds {', '.join(kind.__name__ for kind in kinds)}")
-    if not _CHECKS[kinds[1]](classifier[-1], classifier[-1].n_features_in_):
-        raise ValueError(f"the numbers in its {kinds[1].__name__} contradict each other")
+    if not _CHECKS[kinds[-1]](classifier[-1], classifier[-1].n_features_in_):
+        raise ValueError(f"the numbers in its {kinds[-1].__name__} contradict each other")
 
 
 def _sound_knn(knn: KNeighborsClassifier, features: int) -> bool:
     count = len(knn._fit_X)
-    return (knn._fit_X.shape == (count, features) and knn._y.shape == (count,) and bool(np.isin(knn._y, (0, 1)).all())
-            and knn.classes_.tolist() == [0, 1] and knn._fit_method == "brute" and 0 < knn.n_neighbors <= count)
+    return bool(
+        knn._fit_method == "brute" and knn._fit_X.shape == (count, features) and knn._y.shape == (count,)
+        and np.isin(knn._y, (0, 1)).all() and knn.classes_.tolist() == [0, 1] and 0 < knn.n_neighbors <= count)
 
 
 def _sound_svm(svm: SVC, features: int) -> bool:
     count = len(svm.support_vectors_)
-    return (svm.kernel == "rbf" and svm.support_vectors_.shape == (count, features) and svm.support_.shape == (count,)
-            and svm._dual_coef_.shape == (1, count) and svm._intercept_.shape == (1,) and svm._n_support.shape == (2,)
-            and bool((svm._n_support >= 0).all()) and svm._n_support.sum() == count and not svm._sparse)
+    return bool(
+        svm.kernel == "rbf" and not svm._sparse and svm.support_vectors_.shape == (count, features)
+        and svm.support_.shape == (count,) and svm._dual_coef_.shape == (1, count) and svm._intercept_.shape == (1,)
+        and svm._n_support.shape == (2,) and (svm._n_support >= 0).all() and svm._n_support.sum() == count)
 
 
 def _sound_forest(forest: RandomForestClassifier, features: int) -> bool:

@@ -1,7 +1,7 @@
 """k-NN, SVM and random forest of scikit-learn: how they are made, scored, and chosen by the validation part."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,23 +57,27 @@ def _forest(seed: int, **settings: Any) -> ClassifierMixin:
 CLASSIFIERS: dict[str, Callable[..., ClassifierMixin]] = {"knn": _knn, "svm": _svm, "forest": _forest}
 
 
-def make_classifier(name: str, seed: int, settings: Mapping[str, Any]) -> Pipeline:
-    """Features brought to mean 0 and variance 1 each, then the classifier `name`, not fitted yet.
+def make_classifier(name: str, seed: int, settings: Mapping[str, Any], *, standardise: bool) -> Pipeline:
+    """The classifier `name`, not fitted yet; if asked for, after a step that gives each feature mean 0 and variance 1.
 
     Raises:
       InputError: there is no such classifier, or it has no such setting.
     """
     if name not in CLASSIFIERS:
         raise InputError(f"config.model.name = {name!r}: choose one of {', '.join(CLASSIFIERS)}")
+    scaling = [("scale", StandardScaler())] if standardise else []
     try:
-        return Pipeline([("scale", StandardScaler()), ("classify", CLASSIFIERS[name](seed, **settings))])
+        return Pipeline([*scaling, ("classify", CLASSIFIERS[name](seed, **settings))])
     except TypeError as error:
         raise InputError(f"config.grid.{name}: {error}; name settings of scikit-learn's classifier") from None
 
 
-def choose(name: str, seed: int, grid: Mapping[str, Sequence[Any]], train: Examples, valid: Examples
-           ) -> tuple[Pipeline, list[Candidate]]:
+def choose(name: str, seed: int, grid: Mapping[str, Any], train: Examples, valid: Examples, *,
+           standardise: bool) -> tuple[Pipeline, list[Candidate]]:
     """Fits a classifier with every combination of the settings in `grid`; of equals the first one is chosen.
+
+    Args:
+      grid: the values to try, a sequence for each setting.
 
     Returns:
       The one whose AUC on `valid` is the largest, and all candidates, the chosen one first.
@@ -90,7 +94,7 @@ def choose(name: str, seed: int, grid: Mapping[str, Sequence[Any]], train: Examp
         raise InputError(f"config.grid.{name}: {error}; give every setting its values, as (5, 15)") from None
     chosen, candidates = None, []
     for settings in combinations:
-        classifier = make_classifier(name, seed, settings)
+        classifier = make_classifier(name, seed, settings, standardise=standardise)
         started = time.perf_counter()
         try:
             classifier.fit(train.features, train.labels)

@@ -24,7 +24,7 @@ STAIN_RANGES = ((0.0, 1.5), (0.0, 1.0), (0.0, 0.4))
 
 
 def colour_histograms(images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"], *, space: str,
-                      bins: Sequence[int]) -> Float32[np.ndarray, "n d"]:
+                      bins: Sequence[int | float]) -> Float32[np.ndarray, "n d"]:
     """The share of the pixels of each of `images[indices]` that lie in each bin of a colour space.
 
     rgb     red, green and blue 0..255, each in bins of equal width

@@ -1,6 +1,5 @@
 """A baseline in its folder: what it reads, what it writes, and what it is when it is opened again."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import baselines
 from pcamjax.baselines.baseline import fit_baseline
+from pcamjax.baselines.histograms import colour_histograms
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
 from pcamjax.inference.predictions import Predictions
@@ -35,15 +35,17 @@ def contents(folder) -> dict:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-class Watched:
-    """Images that remember which rows were read."""
+@pytest.fixture
+def rows_read(monkeypatch) -> list[set[int]]:
+    """The rows whose images were asked for, call by call."""
+    rows = []
 
-    def __init__(self, images):
-        self.images, self.rows = images, set()
+    def watched(images, indices, **options):
+        rows.append(set(indices.tolist()))
+        return colour_histograms(images, indices, **options)
 
-    def __getitem__(self, rows):
-        self.rows |= set(np.asarray(rows).tolist())
-        return self.images[rows]
+    monkeypatch.setattr("pcamjax.baselines.baseline.colour_histograms", watched)
+    return rows
 
 
 @pytest.mark.parametrize("name", ["knn", "svm", "forest"])
@@ -86,24 +88,21 @@ def test_a_finished_baseline_is_opened_not_fitted(patches, tmp_path, monkeypatch
     assert again.meta == first.meta and contents(folder.path) == before
 
 
-def test_nothing_is_read_but_what_trains_and_validates(patches, tmp_path):
-    split, watched = tiny.split(patches), Watched(patches.images)
-    seen = copy.copy(patches)
-    object.__setattr__(seen, "images", watched)
-    fit_baseline(configured(), seen, split, RunFolder(tmp_path / "run"))
-    assert watched.rows == set(split.part("train").tolist()) | set(split.part("valid").tolist())
+def test_nothing_is_read_but_what_trains_and_validates(patches, tmp_path, rows_read):
+    split = tiny.split(patches)
+    fit_baseline(configured(), patches, split, RunFolder(tmp_path / "run"))
+    assert rows_read == [set(split.part("train").tolist()), set(split.part("valid").tolist())]
 
 
-def test_max_train_draws_patches_by_the_seed(patches, tmp_path):
-    drawn = []
+def test_max_train_draws_patches_by_the_seed(patches, tmp_path, rows_read):
+    split = tiny.split(patches)
     for number, seed in enumerate((0, 0, 1)):
-        watched, seen = Watched(patches.images), copy.copy(patches)
-        object.__setattr__(seen, "images", watched)
         folder = RunFolder(tmp_path / str(number))
-        fit_baseline(configured(max_train=20, seed=seed), seen, tiny.split(patches), folder)
+        fit_baseline(configured(max_train=20, seed=seed), patches, split, folder)
         assert folder.record()["fitted_on"] == 20
-        drawn.append(watched.rows & set(tiny.split(patches).part("train").tolist()))
-    assert len(drawn[0]) == len(drawn[2]) == 20 and drawn[0] == drawn[1] != drawn[2]
+    first, again, other = rows_read[::2]
+    assert len(first) == len(other) == 20 and first == again != other
+    assert first | other <= set(split.part("train").tolist())
 
 
 def test_a_networks_features_go_by_its_variables(patches, tmp_path):

@@ -22,8 +22,8 @@ LABELS = (FEATURES[:, 0] + RNG.normal(size=60) > 0).astype(np.int8)
 SETTINGS = {"knn": {"n_neighbors": 5}, "svm": {"C": 1.0}, "forest": {"n_estimators": 3}}
 
 
-def fitted(name: str) -> Pipeline:
-    return make_classifier(name, 0, SETTINGS[name]).fit(FEATURES, LABELS)
+def fitted(name: str, standardise: bool = True) -> Pipeline:
+    return make_classifier(name, 0, SETTINGS[name], standardise=standardise).fit(FEATURES, LABELS)
 
 
 @pytest.fixture
@@ -31,14 +31,15 @@ def file(tmp_path):
     return tmp_path / "classifier.skops"
 
 
+@pytest.mark.parametrize("standardise", [True, False])
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_a_classifier_comes_back(name, file):
-    classifier = fitted(name)
+def test_a_classifier_comes_back(name, standardise, file):
+    classifier = fitted(name, standardise)
     save_classifier(classifier, file)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     again = load_classifier(file)
     np.testing.assert_array_equal(scores(again, FEATURES), scores(classifier, FEATURES))
-    assert again[1].get_params() == classifier[1].get_params()
+    assert again[-1].get_params() == classifier[-1].get_params()
 
 
 def spoil_tree(classifier: Pipeline, column: str, value: int) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from pcamjax.baselines.classifiers import Examples, choose, make_classifier, scores
 from pcamjax.errors import InputError
@@ -22,12 +23,12 @@ TRAIN, VALID = examples(200), examples(100)
 
 
 def fitted(name: str, seed: int = 0, features: np.ndarray = TRAIN.features):
-    return make_classifier(name, seed, SETTINGS[name]).fit(features, TRAIN.labels)
+    return make_classifier(name, seed, SETTINGS[name], standardise=True).fit(features, TRAIN.labels)
 
 
 def test_a_neighbours_share():
-    line = np.array([[0], [1], [2], [3], [10], [11], [12]], np.float32)
-    knn = make_classifier("knn", 0, {"n_neighbors": 3}).fit(line, np.array([0, 0, 1, 1, 1, 0, 1], np.int8))
+    line, labels = np.array([[0], [1], [2], [3], [10], [11], [12]], np.float32), np.array([0, 0, 1, 1, 1, 0, 1])
+    knn = make_classifier("knn", 0, {"n_neighbors": 3}, standardise=False).fit(line, labels)
     given = scores(knn, np.array([[0.4], [2.4], [11.1]], np.float32))
     np.testing.assert_allclose(given, [1 / 3, 2 / 3, 2 / 3], rtol=1e-6)
     assert given.dtype == np.float32
@@ -51,6 +52,7 @@ def test_a_forests_score_is_the_mean_of_its_leaves():
 
 @pytest.mark.parametrize("name", ["knn", "svm"])
 def test_the_unit_of_a_feature_does_not_matter(name):
+    """Once it is standardised."""
     units = np.array([1, 1000, 1, 1], np.float32)
     np.testing.assert_allclose(scores(fitted(name, features=TRAIN.features * units), VALID.features * units),
                                scores(fitted(name), VALID.features), atol=1e-4)
@@ -63,18 +65,18 @@ def test_a_forest_hangs_on_its_seed_alone():
 
 def test_the_best_by_validation_is_chosen(capsys):
     grid = {"n_neighbors": (199, 7, 1)}
-    classifier, candidates = choose("knn", 0, grid, TRAIN, VALID)
-    by_hand = {k: roc_auc_score(VALID.labels, scores(make_classifier("knn", 0, {"n_neighbors": k}).fit(
-        TRAIN.features, TRAIN.labels), VALID.features)) for k in grid["n_neighbors"]}
-    assert max(by_hand, key=by_hand.get) == 7 == classifier[1].n_neighbors == candidates[0].settings["n_neighbors"]
+    classifier, candidates = choose("knn", 0, grid, TRAIN, VALID, standardise=False)
+    by_hand = {k: roc_auc_score(VALID.labels, KNeighborsClassifier(k).fit(TRAIN.features, TRAIN.labels).predict_proba(
+        VALID.features)[:, 1]) for k in grid["n_neighbors"]}
+    assert max(by_hand, key=by_hand.get) == 7 == classifier[-1].n_neighbors == candidates[0].settings["n_neighbors"]
     assert {candidate.settings["n_neighbors"]: candidate.valid_auc for candidate in candidates} == by_hand
     assert all(candidate.fit_seconds > 0 and candidate.score_seconds > 0 for candidate in candidates)
     assert "knn with {'n_neighbors': 199}: validation AUC " in capsys.readouterr().out
 
 
 def test_of_equals_the_first_is_chosen():
-    _, candidates = choose("svm", 0, {"C": (1.0,), "cache_size": (50, 100, 70)}, TRAIN, VALID)
-    assert [candidate.settings["cache_size"] for candidate in candidates] == [50, 100, 70]
+    _, candidates = choose("svm", 0, {"C": (1.0,), "random_state": (5, 9, 7)}, TRAIN, VALID, standardise=False)
+    assert [candidate.settings["random_state"] for candidate in candidates] == [5, 9, 7]
 
 
 @pytest.mark.parametrize(("name", "grid", "said"), [
@@ -88,7 +90,7 @@ def test_of_equals_the_first_is_chosen():
 ])
 def test_what_is_not_possible_is_named(name, grid, said):
     with pytest.raises(InputError, match=said):
-        choose(name, 0, grid, TRAIN, VALID)
+        choose(name, 0, grid, TRAIN, VALID, standardise=False)
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])
@@ -96,4 +98,4 @@ def test_one_class_is_not_enough(part):
     given = {"train": TRAIN, "valid": VALID}
     given[part] = Examples(given[part].features, np.ones_like(given[part].labels))
     with pytest.raises(InputError, match=f"patches of {part} all have one label, both are needed"):
-        choose("knn", 0, {"n_neighbors": (5,)}, **given)
+        choose("knn", 0, {"n_neighbors": (5,)}, **given, standardise=False)

@@ -72,7 +72,7 @@ def test_stained_patches_lie_where_their_stain_is():
     assert of_one((255, 255, 255), "stain", (6, 4, 4)) == (0, 0, 0)
     assert of_one(stained(0.6, 0.0), "stain", (6, 4, 4))[0] == 2  # 0.5 to 0.75 of 1.5
     assert of_one(stained(0.1, 0.4), "stain", (6, 4, 4))[:2] == (0, 1)  # 0.25 to 0.5 of 1
-    assert of_one((0, 0, 0), "stain", (6, 4, 4))[:2] == (5, 3)  # beyond both: the outermost
+    assert of_one(stained(1.8, 0.1), "stain", (6, 4, 4))[:2] == (5, 0)  # beyond: the outermost
 
 
 def test_patches_come_in_the_order_asked_for_whatever_the_batches(monkeypatch):

@@ -1,6 +1,7 @@
 """The job of the classical models: a folder like a run's, whose files evaluation and report read."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pcamjax.evaluation.metrics import read_evaluation
 from pcamjax.inference.predictions import Predictions
 
+CONFIG = f"--config={Path(__file__).resolve().parents[2] / 'configs' / 'baselines.py'}"
 FEW = ("--split=valid", "--config.features.bins=(2, 2, 2)", "--config.grid.knn.n_neighbors=(3, 9)")
 
 
@@ -26,9 +28,9 @@ def fitted(job, root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("baselines")
     data = f"--config.data.path={root / 'store'}"
     return folder, {
-        "colours": job("baselines", f"--workdir={folder / 'colours'}", data, *FEW),
-        "network": job("baselines", f"--workdir={folder / 'network'}", data, *FEW, "--config.features.name=network",
-                       f"--config.features.run={root / 'run'}")}
+        "colours": job("baselines", CONFIG, f"--workdir={folder / 'colours'}", data, *FEW),
+        "network": job("baselines", CONFIG, f"--workdir={folder / 'network'}", data, *FEW,
+                       "--config.features.name=network", f"--config.features.run={root / 'run'}")}
 
 
 @pytest.mark.parametrize(("name", "model"), [
@@ -53,7 +55,7 @@ def test_the_job_leaves_predictions_metrics_and_a_page(fitted, name, model):
 def test_the_job_again_changes_no_figure(job, root, fitted):
     run = fitted[0] / "colours"
     before = files(run)
-    assert job("baselines", f"--workdir={run}", f"--config.data.path={root / 'store'}", *FEW).code == 0
+    assert job("baselines", CONFIG, f"--workdir={run}", f"--config.data.path={root / 'store'}", *FEW).code == 0
     assert files(run) == before
 
 
@@ -64,12 +66,12 @@ def test_what_is_refused(job, root, fitted):
             ("4 of 25 patches have no label", (f"--workdir={fitted[0] / 'new'}", data)),
             ("config.model.name = 'tree': choose one of knn, svm, forest", (
                 f"--workdir={fitted[0] / 'new'}", data, "--split=valid", "--config.model.name=tree")),
-            ("--config.features.bin: configs/baselines.py has no such key; the closest are features.bins", (
+            ("configs/baselines.py has no such key; the closest are features.bins", (
                 f"--workdir={fitted[0] / 'new'}", data, "--config.features.bin=3")),
             ("this folder holds a run with seed = 0, asked for is 3", (f"--workdir={run}", data, *FEW,
                                                                        "--config.seed=3")),
             ("config.json: does not say features.", (f"--workdir={root / 'run'}", data, *FEW))):
-        assert said in job("baselines", *arguments).refusal()
+        assert said in job("baselines", CONFIG, *arguments).refusal()
     for name in ("evaluate", "predict", "explain"):
         assert f"{run}: holds a baseline, which has no network" in job(name, f"--workdir={run}").refusal()
     assert files(fitted[0]) == before
