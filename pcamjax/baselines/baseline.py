@@ -127,7 +127,7 @@ def open_features(config: ConfigDict, data: dict[str, str]) -> Features:
     if asked.name == "histogram":
         def extract(patches: Patches, indices: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
             # Of roots the distance is Hellinger's, in which full bins do not drown the others. On real patches k-NN
-            # and SVM validate better so than on shares, standardised or not: docs/results.md.
+            # and SVM validated better so than on shares, standardised or not, in all three spaces.
             return np.sqrt(colour_histograms(patches.images, indices, space=asked.space, bins=asked.bins))
         return Features(f"{asked.space} histograms ({'x'.join(map(str, asked.bins))} bins)", {}, False, extract)
     if not asked.run:

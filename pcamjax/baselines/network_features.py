@@ -22,7 +22,8 @@ def pooled_features(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: I
     the feature map, and not the last hidden layer, which is part of the perceptron and was trained until two logits
     could be read from it: any classifier of that comes near to repeating the network. The mean has as many numbers as
     the map has channels, for networks that flatten their map too, whose 4,608 or 8,192 values would be many for
-    distances between patches.
+    distances between patches. The network has seen the patches that it was trained on: there its features tell the
+    classes apart better than anywhere else.
     """
     batch_size, parallel = run.config.eval_batch_size, run.config.parallel
     devices = choose_devices(parallel.devices, batch_size)
