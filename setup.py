@@ -23,6 +23,7 @@ CORE = [
     "pooch>=1.8",
     "scikit-learn>=1.6",
     "scipy>=1.14",
+    "skops>=0.16",  # the first that does not take a forest's trees for harmless
     "tensorboardX>=2.6.5",
     "tensorflow-datasets>=4.9.10",
     "tqdm>=4.66",

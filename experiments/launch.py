@@ -112,6 +112,9 @@ def existing_network() -> Run:
     """
     folder = workdir()
     config, asked = folder.config(), new_config()
+    if "features" in config:
+        raise InputError(f"{folder.path}: holds a baseline, which has no network; python -m experiments.baselines "
+                         "evaluates it")
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
     if (_named_config() or "model.name" in overrides) and asked.model.name != config.model.name:
         raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, asked for is "

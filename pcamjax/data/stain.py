@@ -13,6 +13,9 @@ from jaxtyping import Array, Float
 from pcamjax.data.synthetic import RUIFROK
 
 HAEMATOXYLIN, EOSIN = RUIFROK
+# Optical densities in R, G, B, of norm 1: haematoxylin, eosin and what is at right angles to both.
+STAINS = np.array([HAEMATOXYLIN, EOSIN, np.cross(HAEMATOXYLIN, EOSIN)])
+STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 
 
 def vary_stain(images: Float[Array, "b h w 3"], draws: Float[Array, "b 6"], strength: float) -> Float[Array, "b h w 3"]:
@@ -24,8 +27,7 @@ def vary_stain(images: Float[Array, "b h w 3"], draws: Float[Array, "b 6"], stre
     Returns:
       float32 in 0..255.
     """
-    basis = np.array([HAEMATOXYLIN, EOSIN, np.cross(HAEMATOXYLIN, EOSIN)])
-    basis = (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
+    basis = STAINS.astype(np.float32)
     signed = strength * (2 * draws - 1)
     # amounts = densities @ inverse; densities = amounts @ basis: both, with the factors between them, are one matrix.
     matrices = jnp.einsum("ij,bj,jk->bik", np.linalg.inv(basis), 1 + signed[:, :3], basis, precision="highest")

@@ -50,7 +50,7 @@ def write_report(run: str | os.PathLike) -> Path:
     return write_page(
         run / "report.html", "report.html",
         name=run.resolve().name,
-        model=dict(_flat(config)).get("model.name", "A network whose name is not recorded"),
+        model=record.get("model") or dict(_flat(config)).get("model.name", "A network whose name is not recorded"),
         summary=_summary(run / "record.json", record, history),
         headline=_headline(evaluated),
         leaking=_leaking(evaluated, record),
@@ -133,14 +133,14 @@ def _missing(run: Path, environment: dict, record: dict, history: dict, evaluate
         yield "environment.json: versions and hardware of the training"
     if not record:
         yield "record.json: the training has not ended, or was stopped from outside"
-    if not history:
+    if not history and "chosen" not in record:
         yield "metrics.jsonl: no epoch has ended"
     for path in sorted((run / "predictions").glob("*.npz"), key=_place):
         if path.stem not in evaluated:
             yield f"evaluation/{path.stem}.json: predicted, but not scored (or without labels)"
     if not evaluated:
         yield "evaluation: make it with python -m experiments.evaluate"
-    if not explained:
+    if not explained and "chosen" not in record:
         yield "heat maps: make them with python -m experiments.explain"
 
 
@@ -162,7 +162,14 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         yield "slides shared by training and evaluation", _leak(split.get("leaks_slides"))
         sizes = [f"{split[part]:,} {part}" for part in ("train", "valid", "test") if part in split]
         yield "patches", ", ".join(sizes)
-    if record:
+    if "chosen" in record:  # a baseline, which has no epochs
+        settings = ", ".join(f"{key} = {_text(value)}" for key, value in record["chosen"]["settings"].items())
+        yield "fitted on", f"{record['fitted_on']:,} patches, {record['features']:,} features each"
+        yield "settings", (f"{settings}; validation AUC {_text(record['chosen']['valid_auc'])}, the best of "
+                           f"{len(record['candidates'])}")
+        cost = record["milliseconds_per_image"]
+        yield "time per image", f"{cost['training']:,.2f} ms to fit, {cost['prediction']:,.2f} ms to predict"
+    elif record:
         if weights := record.get("weights"):
             yield "weights at the start", (f"{weights['file']}, SHA-256 {weights['sha256']}, classifier "
                                            f"{weights['classifier']}")

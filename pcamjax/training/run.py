@@ -21,8 +21,8 @@ from pcamjax.ops import compiled
 
 # What may differ when a run goes on: where the data lie, what they are spread over and what is kept in memory, not what
 # is computed.
-FREE_KEYS = ("data.path", "input", "model.remat", "parallel")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+FREE_KEYS = ("data.path", "features.run", "input", "model.remat", "parallel")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn", "skops")
 
 
 class RunFolder:
@@ -33,6 +33,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.metrics = self.path / "metrics.jsonl"
+        self.classifier = self.path / "classifier.skops"  # of a baseline, in the place of checkpoints
         self.report = self.path / "report.html"
 
     def predictions(self, split: str) -> Path:
@@ -70,9 +71,11 @@ class RunFolder:
         file = self.path / "config.json"
         if file.exists():
             require_same(self.config(), config, file)
-            if self.data() != data:
-                raise InputError(f"{self.path / 'data.json'}: this folder holds a run on another store or split; "
-                                 "choose another workdir or the same data")
+            own = self.data() or {}
+            if other := sorted(key for key in own | data if own.get(key) != data.get(key)):
+                raise InputError(f"{self.path / 'data.json'}: this folder holds a run on another "
+                                 f"{' and '.join(key.removesuffix('_sha256') for key in other)}; choose another "
+                                 "workdir or the same data")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
 

@@ -56,7 +56,7 @@ def test_another_configuration_is_refused(folder, key, value, said):
 
 def test_other_data_are_refused(folder):
     before = contents(folder)
-    with pytest.raises(InputError, match="data.json: this folder holds a run on another store or split; choose"):
+    with pytest.raises(InputError, match="data.json: this folder holds a run on another store; choose"):
         folder.claim(default.get_config(), DATA | {"store_sha256": "of another"})
     assert contents(folder) == before
 
