@@ -28,8 +28,10 @@ def three_steps(noise):
         devices = choose_devices(devices, config.batch_size)
         step = spread(make_train_step(model, optimizer, loss, config.augmentation.to_dict(), frozen=frozen,
                                       **options), devices, wrapper, batch_output=False)
-        state = replicate(start_phase(tiny.started(model, optimizer, seed=1), optimizer, frozen), devices)
-        history = []
+        state = start_phase(tiny.started(model, optimizer, seed=1), optimizer, frozen)
+        if options.get("precision") == "float64":
+            state = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, state)
+        state, history = replicate(state, devices), []
         for batch in train_batches(noise.images, noise.labels, np.arange(48), batch_size=8, seed=0, first_step=0,
                                    last_step=steps):
             state, metrics = step(state, batch)
@@ -100,6 +102,11 @@ def test_in_bfloat16_the_losses_are_nearly_the_same_and_the_state_stays_float32(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
 @pytest.mark.parametrize("model", ["scratch1", "scratch2", "scratch3"])
-def test_real_networks_take_the_same_step_on_two_devices(three_steps, model, wrapper):
-    # Rounding can tip a ReLU or a maximum here, and so move a gradient by more: one step, and a wide bound.
-    assert updates_apart(three_steps(2, wrapper, model, 1), three_steps(1, "shard_map", model, 1)) < 2e-2
+def test_real_networks_take_the_same_step_on_two_devices(three_steps, monkeypatch, model, wrapper):
+    # In float32 rounding tips ReLUs and maxima of some batches, which moves gradients by up to 3 %.
+    monkeypatch.setattr("pcamjax.models.PRECISIONS", ("float64",))
+    with jax.enable_x64(True):
+        two, one = (three_steps(devices, name, model, 1, precision="float64")[0]
+                    for devices, name in ((2, wrapper), (1, "shard_map")))
+        assert {leaf.dtype for leaf in jax.tree.leaves(two.params)} == {jnp.dtype("float64")}
+        assert updates_apart(two, one) < 1e-10
