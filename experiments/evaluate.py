@@ -3,33 +3,49 @@
 from experiments import launch
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
+from pcamjax.errors import InputError
+from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
-from pcamjax.files import write_json
+from pcamjax.evaluation.validation import require_same_model
+from pcamjax.files import read_json, write_json
 from pcamjax.inference.predict import Run, predict_split
 from pcamjax.inference.predictions import Predictions
 from pcamjax.report.page import write_report
-from pcamjax.report.tables import metric_table
+from pcamjax.report.tables import interval_table, metric_table
 from pcamjax.training.run import RunFolder
 
 
-def evaluate_run(trained: Run, patches: Patches, split: Split, part: str) -> Metrics:
+def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False) -> Metrics:
     """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
     patches.require_labels(split.part(part))
-    return write_evaluation(trained.folder, part, predict_split(trained, patches, split, part))
+    return write_evaluation(trained.folder, part, predict_split(trained, patches, split, part, symmetries=symmetries))
 
 
 def write_evaluation(folder: RunFolder, part: str, predictions: Predictions) -> Metrics:
-    """Writes the predictions of a part and their metrics into a run's folder and returns the metrics."""
-    record = evaluation_record(predictions)
+    """Writes the predictions of a part and what they are worth into a run's folder and returns the metrics."""
+    record = evaluation_record(predictions) | {"assessment": assess(predictions, _validation(folder, predictions))}
     predictions.save(folder.predictions(part))
     write_json(folder.evaluation(part), record)
     return evaluate(predictions.labels, predictions.scores)
 
 
+def _validation(folder: RunFolder, predictions: Predictions) -> Predictions | None:
+    """The validation part's predictions by the same model, if there are any in the run's folder."""
+    if not folder.predictions("valid").exists():
+        return None
+    valid = Predictions.load(folder.predictions("valid"))
+    try:
+        require_same_model(valid.meta, predictions, "validation")
+    except InputError:
+        return None  # an earlier checkpoint's
+    return valid
+
+
 def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
-    metrics = evaluate_run(trained, patches, split, part)
+    metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
     print(metric_table({part: metrics}))
+    print(interval_table(read_json(trained.folder.evaluation(part))["assessment"]))
     print(f"report: {write_report(trained.folder.path)}")
 
 

@@ -27,6 +27,8 @@ OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which
                              "for what is measured.")
 RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statistics anew on this many training "
                                    "patches, a multiple of 128, before the run is used; 0: as trained.")
+SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
+                               "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from pcamjax.evaluation.abstention import RiskCoverage
+from pcamjax.evaluation.calibration import Reliability
 from pcamjax.evaluation.metrics import Metrics, RocCurve
 from pcamjax.files import atomic_file
 from pcamjax.inference.predictions import THRESHOLD
@@ -81,6 +83,35 @@ def roc(curve: RocCurve, auc: float) -> Figure:
     axes.set(xlabel="1 − specificity (false positive rate)", ylabel="recall (true positive rate)",
              xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right")
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def reliability_diagram(diagram: Reliability) -> Figure:
+    """The fraction of metastasis against the mean score, bin by bin, and below it how many patches each bin has."""
+    figure = Figure(figsize=(3.7, 3.7), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], ":", color="#777777", label="calibrated")
+    filled = diagram.count > 0
+    above.plot(diagram.mean_score[filled], diagram.positive_fraction[filled], "o-", color=_DARK, markersize=4)
+    above.set(ylabel="fraction of metastasis", xlim=(-0.01, 1.01), ylim=(-0.03, 1.03))
+    above.legend(loc="upper left")
+    below.bar(diagram.edges[:-1], diagram.count, np.diff(diagram.edges), align="edge", color=HEALTHY,
+              edgecolor="#555555", linewidth=0.4)
+    below.set(xlabel="score", ylabel="patches")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def risk_curve(curve: RiskCoverage) -> Figure:
+    """How often a model errs if it answers only a part of the patches, those of which it is surest."""
+    figure = Figure(figsize=(3.7, 3.7), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.coverage, curve.risk, color=_DARK, linewidth=1.6, label=f"area {curve.area:.4f}")
+    axes.set(xlabel="coverage (fraction of patches answered)", ylabel="risk (fraction of these called wrongly)",
+             xlim=(0, 1.01), ylim=(0, max(0.02, 1.1 * float(curve.risk.max()))))
+    axes.legend(loc="best")
     return figure
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from pcamjax.errors import InputError
+from pcamjax.evaluation import calibration
+from pcamjax.evaluation.abstention import risk_coverage
 from pcamjax.evaluation.metrics import Metrics, read_evaluation, roc_curve
 from pcamjax.explain.explanations import Explanations, read_explanations
 from pcamjax.explain.names import OF_LAYERS, TITLES
@@ -17,6 +19,7 @@ from pcamjax.files import read_json
 from pcamjax.inference.predictions import THRESHOLD, Predictions
 from pcamjax.report import figures
 from pcamjax.report.html import Picture, embed, write_page
+from pcamjax.report.tables import interval_rows
 
 _PARTS = ("test", "valid", "train")
 _COLUMNS = ("accuracy", "precision", "recall", "F1", "specificity", "AUC")
@@ -89,13 +92,13 @@ def _read_history(path: Path) -> dict[str, np.ndarray]:
                          f"{error}); remove it") from None
 
 
-def _read_split(run: Path, path: Path) -> tuple[Metrics, Predictions]:
+def _read_split(run: Path, path: Path) -> tuple[Metrics, Predictions, dict[str, Any]]:
     metrics, meta = read_evaluation(path)
     predictions = Predictions.load(run / "predictions" / f"{path.stem}.npz")
     if meta != predictions.meta or metrics.n != len(predictions):
         raise InputError(f"{path}: does not belong to predictions/{path.stem}.npz beside it; "
                          "make both again: python -m experiments.evaluate")
-    return metrics, predictions
+    return metrics, predictions, _assessment(path)
 
 
 def _place(path: Path) -> tuple[int, str]:
@@ -103,8 +106,8 @@ def _place(path: Path) -> tuple[int, str]:
     return (_PARTS.index(path.stem) if path.stem in _PARTS else len(_PARTS), path.stem)
 
 
-def _headline(evaluated: dict[str, tuple[Metrics, Predictions]]) -> dict[str, Any] | None:
-    for split, (metrics, predictions) in evaluated.items():
+def _headline(evaluated: dict[str, tuple[Metrics, Predictions, dict]]) -> dict[str, Any] | None:
+    for split, (metrics, predictions, _) in evaluated.items():
         values = dict(zip(_COLUMNS, _values(metrics), strict=True))
         return {"split": split, "patches": f"{metrics.n:,}",
                 "leak": _leak(predictions.meta.get("leaks_slides")),
@@ -120,8 +123,8 @@ def _values(metrics: Metrics) -> list[str]:
         "–" if np.isnan(metrics.auc) else f"{metrics.auc:.4f}"]
 
 
-def _leaking(evaluated: dict[str, tuple[Metrics, Predictions]], record: dict[str, Any]) -> str:
-    splits = [predictions.meta for _, predictions in evaluated.values()] + [record.get("split", {})]
+def _leaking(evaluated: dict[str, tuple[Metrics, Predictions, dict]], record: dict[str, Any]) -> str:
+    splits = [predictions.meta for _, predictions, _ in evaluated.values()] + [record.get("split", {})]
     names = [meta.get("split_description") or meta.get("description") or meta.get("name", "split")
              for meta in splits if meta.get("leaks_slides")]
     return "; ".join(dict.fromkeys(map(str, names)))
@@ -189,7 +192,34 @@ def _leak(leaks: bool | None) -> str:
     return {True: "yes", False: "no", None: "not known"}[leaks]
 
 
-def _split_section(name: str, metrics: Metrics, predictions: Predictions, folder: Path) -> dict[str, Any]:
+def _assessment(path: Path) -> dict[str, Any]:
+    """The texts of an evaluation's assessment; nothing where it has none."""
+    try:
+        made = read_json(path).get("assessment")
+        return {} if made is None else {"intervals": interval_rows(made["intervals"]), "resampling": made["resampling"],
+                                        "choices": list(_choices(made["choices"]))}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its assessment is not of this form ({type(error).__name__}: {error}); make it "
+                         "again: python -m experiments.evaluate") from None
+
+
+def _choices(choices: dict[str, Any] | str) -> Iterator[tuple[str, str]]:
+    """What was chosen on validation and what it gave, or why nothing was."""
+    if isinstance(choices, str):
+        yield "nothing", choices.removeprefix("none: ")
+        return
+    temperature = choices["temperature"]
+    yield f"temperature {temperature['value']:.3f}", _joined(temperature["intervals"])
+    for point in choices["operating_points"]:
+        yield f"{point['rule']}: score > {point['threshold']:.4f}", _joined(point["intervals"])
+
+
+def _joined(intervals: dict[str, dict[str, float | None]]) -> str:
+    return "; ".join(f"{name} {text}" for name, text in interval_rows(intervals))
+
+
+def _split_section(name: str, metrics: Metrics, predictions: Predictions, assessment: dict[str, Any],
+                   folder: Path) -> dict[str, Any]:
     meta = predictions.meta
     description = meta.get("split_description") or meta.get("split", "")
     roc = None
@@ -201,8 +231,13 @@ def _split_section(name: str, metrics: Metrics, predictions: Predictions, folder
     confusion = embed(figures.confusion_matrix(metrics), folder / f"confusion_{name}.png",
                       f"confusion matrix on {name}: {tp} true and {fp} false positives, {tn} true and "
                       f"{fn} false negatives")
+    reliability = embed(figures.reliability_diagram(calibration.reliability(predictions.labels, predictions.scores)),
+                        folder / f"reliability_{name}.png", f"reliability diagram on {name}")
+    risk = embed(figures.risk_curve(risk_coverage(predictions)), folder / f"risk_{name}.png",
+                 f"risk against coverage on {name}")
     return {"name": name, "patches": f"{metrics.n:,}", "positives": f"{metrics.positives:,}",
-            "figures": _values(metrics), "confusion": confusion, "roc": roc,
+            "figures": _values(metrics), "confusion": confusion, "roc": roc, "reliability": reliability, "risk": risk,
+            "assessment": assessment, "averaged": meta.get("averaged"),
             "description": description, "leak": _leak(meta.get("leaks_slides")),
             "checkpoint": meta.get("checkpoint", "not recorded")}
 

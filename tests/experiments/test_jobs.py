@@ -51,6 +51,22 @@ def test_evaluation_scores_the_checkpoint_and_split_asked_for(finished):
     assert f"{100 * accuracy:.2f}" in ended["evaluate"].out
 
 
+def test_choices_come_from_the_validation_of_the_same_checkpoint_and_views(job, place):
+    workdir = f"--workdir={place / 'run'}"
+
+    def choices(*arguments):
+        for part in ("valid", "train"):
+            assert job("evaluate", workdir, f"--split={part}", *arguments).code == 0
+            arguments = arguments[:1]  # the train part as the first says
+        return json.loads((place / "run" / "evaluation" / "train.json").read_text())["assessment"]["choices"]
+
+    assert choices("--checkpoint=last")["temperature"]["value"] > 0
+    assert choices("--checkpoint=last", "--symmetries").startswith("none: evaluate the validation part")
+    assert choices("--symmetries")["operating_points"][0]["rule"] == "Youden"
+    predictions = Predictions.load(place / "run" / "predictions" / "train.npz")
+    assert predictions.meta["averaged"] == "probability over the eight symmetries of the square"
+
+
 def test_prediction_of_patches_with_and_without_labels(finished):
     root, _ = finished
     predictions = Predictions.load(root / "run" / "predictions" / "test.npz")

@@ -1,5 +1,6 @@
 """The report of a run: one file, true to the run folder, and open about what is not in it."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pcamjax.errors import InputError
+from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import evaluation_record
 from pcamjax.files import write_json
 from pcamjax.inference.predictions import Predictions
@@ -88,12 +90,30 @@ def test_the_whole_report(run):
     html = page.read_text()
     assert not re.search(r"https?:|<script|<link|<iframe|javascript:|@import|url\(| on\w+=", html)
     sources = re.findall(r'(?:src|href)="([^"]{0,22})', html)
-    assert len(sources) == 8 and set(sources) == {"data:image/png;base64,"}
+    assert len(sources) == 10 and set(sources) == {"data:image/png;base64,"}
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert all(alternative for alternative in re.findall(r'alt="([^"]*)"', html))
     figures = {path.name for path in (run / "figures").iterdir()}
     assert {"learning_curves.png", "roc_test.png", "confusion_test.png"} < figures
-    assert len(figures) == 8 and sum(name.startswith("heat_maps_test_") for name in figures) == 5
+    assert len(figures) == 10 and sum(name.startswith("heat_maps_test_") for name in figures) == 5
+
+
+def test_what_the_figures_are_worth(run):
+    made = predictions("test", False, [1, 1, 0, 0, 1], [0.9, 0.4, 0.2, 0.6, 0.8])
+    valid = dataclasses.replace(made, meta=made.meta | {"role": "valid"})
+    made = dataclasses.replace(made, meta=made.meta | {"role": "test"})
+    made.save(run / "predictions" / "test.npz")
+    assessment = assess(made, valid, samples=50)
+    write_json(run / "evaluation" / "test.json", evaluation_record(made) | {"assessment": assessment})
+    text = text_of(write_report(run))
+    auc = assessment["intervals"]["auc"]
+    for words in (assessment["resampling"], f"auc {auc['value']:.4f} [{auc['low']:.4f}, {auc['high']:.4f}]",
+                  f"temperature {assessment['choices']['temperature']['value']:.3f}",
+                  "Youden: score &gt; 0.7000 recall"):
+        assert words in text, words
+    write_json(run / "evaluation" / "test.json", evaluation_record(made) | {"assessment": {"intervals": 1}})
+    with pytest.raises(InputError, match="test.json: its assessment is not of this form"):
+        write_report(run)
 
 
 @pytest.mark.parametrize(("leaks", "word"), [(True, "yes"), (None, "not known")])
