@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from experiments import launch
 from pcamjax.data.sources.synthetic import masks_of
@@ -84,9 +85,10 @@ def compare_run(trained: Run, patches: Patches, split: Split, part: str, count: 
     networks = cascade(trained.network, trained.variables, fresh, stages=stages) if stages else []
     table = compare_methods(compared, trained.variables, fresh, images,
                             lambda images: np.asarray(score(trained.variables, images)), masks=masks, groups=groups,
-                            seed=seed)
+                            seed=seed, progress=True)
     survivals = {title: survival(method, trained.variables, networks, images, seed)
-                 for title, method in compared.items() if networks}
+                 for title, method in tqdm(compared.items() if networks else (), "randomise", unit=" methods",
+                                           disable=not networks)}
     header = {"model": name, "checkpoint": trained.checkpoint, "split": split.name, "part": part,
               "patches": len(rows), "target": TARGETS[target], "store": patches.manifest["source"],
               "layers": list(layers) or [model_spec(name).cam_layer]}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from tqdm import tqdm
 
 from pcamjax.errors import InputError
 from pcamjax.explain import faithfulness, localisation
@@ -42,7 +43,8 @@ class _Measured:
 def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Variables,
                     images: UInt8[np.ndarray, "n 96 96 3"], predict: Predict, *, masks: Masks | None = None,
                     groups: Mapping[str, Bool[np.ndarray, " n"]] | None = None, seed: int = 0,
-                    steps: int = faithfulness.STEPS, batch_size: int = faithfulness.BATCH) -> list[MethodRow]:
+                    steps: int = faithfulness.STEPS, batch_size: int = faithfulness.BATCH, progress: bool = False
+                    ) -> list[MethodRow]:
     """Every method, on all patches and on each group of them.
 
     The rows are chance (with the probabilities of the images as they are, with all pixels deleted and with none
@@ -59,6 +61,7 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
         without patches is left out.
       seed: of random maps, of the order of equal values, and of the intervals' resamples.
       steps: of deletion and insertion.
+      progress: whether to show a bar of baselines and methods.
     Raises:
       InputError: a method's maps or `predict`'s probabilities are not what they must be, or there are no images.
     """
@@ -79,9 +82,12 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
             "none inserted": faithfulness.blurred(images)}
     measured = [_Measured(CHANCE, "none", _chance(count, masks), {
         name: faithfulness.probabilities(predict, made, batch_size) for name, made in ends.items()})]
+    bar = tqdm(total=len(baselines) + len(methods), desc="compare", unit=" methods", disable=not progress)
     for name, maps in baselines.items():
         measured.append(_Measured(name, "none", _placed(maps, masks), faithful(maps)))
+        bar.update()
     for name, method in methods.items():
+        bar.set_postfix_str(name)
         untrained, untrained_zero = _maps(name, method, fresh, images)
         start = time.perf_counter()
         maps, zero = _maps(name, method, trained, images)
@@ -91,6 +97,8 @@ def compare_methods(methods: Mapping[str, Method], trained: Variables, fresh: Va
         measured += [_Measured(name, "trained", _placed(maps, masks), faithful(maps) | likeness, speed),
                      _Measured(name, "random", _placed(untrained, masks),
                                {"zero maps": untrained_zero.astype(np.float64)})]
+        bar.update()
+    bar.close()
     groups = {ALL: np.ones(count, bool), **(groups or {})}
     return [_row(name, rows, entry, measured, seed) for name, rows in groups.items() if rows.any()
             for entry in measured]
