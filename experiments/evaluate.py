@@ -1,24 +1,17 @@
 """Score a trained network on one part of its split: predictions, metrics and report."""
 
 from experiments import launch
-from pcamjax.data.splits import Split
-from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
 from pcamjax.evaluation.validation import require_same_model
 from pcamjax.files import read_json, write_json
-from pcamjax.inference.predict import Run, predict_split
+from pcamjax.hosts import is_first
+from pcamjax.inference.predict import predict_split
 from pcamjax.inference.predictions import Predictions
 from pcamjax.report.page import write_report
 from pcamjax.report.tables import interval_table, metric_table
 from pcamjax.training.run import RunFolder
-
-
-def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False) -> Metrics:
-    """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
-    patches.require_labels(split.part(part))
-    return write_evaluation(trained.folder, part, predict_split(trained, patches, split, part, symmetries=symmetries))
 
 
 def write_evaluation(folder: RunFolder, part: str, predictions: Predictions) -> Metrics:
@@ -43,11 +36,15 @@ def _validation(folder: RunFolder, predictions: Predictions) -> Predictions | No
 
 def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
-    metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+    patches.require_labels(split.part(part))
+    predictions = predict_split(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+    if not is_first():  # all have the predictions, one writes them
+        return
+    metrics = write_evaluation(trained.folder, part, predictions)
     print(metric_table({part: metrics}))
     print(interval_table(read_json(trained.folder.evaluation(part))["assessment"]))
     print(f"report: {write_report(trained.folder.path)}")
 
 
 if __name__ == "__main__":
-    launch.main(run)
+    launch.main(run, several=True)

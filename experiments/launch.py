@@ -11,6 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from pcamjax import hosts
 from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
@@ -30,14 +31,19 @@ RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statis
 SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "train, evaluate, predict in several processes: "
+                                  "host:port of the first. Slurm, Kubernetes and Cloud TPUs tell all three.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are; 1: this one alone, whatever "
+                                     "a scheduler says.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
 
 
-def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
+def main(run: Callable[[], None], config: str = "configs/default.py", *, several: bool = False) -> None:
     """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2.
 
-    `config` is the experiment where --config names none.
+    `config` is the experiment where --config names none. A job that can run in `several` processes joins the others.
     """
     keep_freed_memory()
     keep_compiled_programs()
@@ -59,9 +65,13 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
 
     def guarded(_: list[str]) -> None:
         try:
+            _join(several)
             run()
+            hosts.part()
         except InputError as error:
             _refuse(_one_line(error))
+        except Exception as error:
+            hosts.leave_by(error)
 
     app.run(guarded, flags_parser=parse)
 
@@ -143,6 +153,20 @@ def existing_run() -> tuple[Run, Patches, Split]:
     return run, patches, split
 
 
+def _join(several: bool) -> None:
+    """Makes this process one of several, if flags or a scheduler say so and the job can.
+
+    Raises:
+      InputError: flags ask it of a job that cannot, or as `hosts.join`.
+    """
+    asked = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if several:
+        hosts.join(*asked)
+    elif asked not in ((None, None, None), (None, 1, None)):
+        raise InputError(f"--num_processes={NUM_PROCESSES.value}: only train, evaluate and predict run in several "
+                         "processes; leave the flags out and start this job once")
+
+
 def _named_config() -> str | None:
     """What --config names on the command line, None where it is left out."""
     for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
@@ -176,4 +200,4 @@ def _one_line(error: Exception) -> str:
 
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    hosts.leave(2)

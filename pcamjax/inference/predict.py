@@ -3,6 +3,7 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
+from pcamjax.hosts import require_same
 from pcamjax.inference.averaging import mean_logits, symmetric_views
 from pcamjax.inference.predictions import Predictions, scores
 from pcamjax.models import model_spec
@@ -46,7 +48,7 @@ def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigD
     """
     folder = RunFolder(path)
     config = config or folder.config()
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
                         variable_shapes(config.model.name))
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints:
@@ -79,6 +81,7 @@ def predict_split(run: Run, patches: Patches, split: Split, role: str, *, symmet
       InputError: the split has no such role.
     """
     indices = split.part(role)
+    require_same({"store or part": (patches.sha256, sha256(indices.tobytes()).hexdigest())})
     logits = _logits(run, patches.images, indices, run.config.eval_batch_size, symmetries, progress=role)
     meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
             "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from pcamjax.data.store import require_space
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, sha256_file, write_json
+from pcamjax.hosts import is_first, several
 from pcamjax.training.step import TrainState
 
 Kind = Literal["last", "best"]
@@ -32,9 +33,15 @@ class Checkpoints:
     def save(self, kind: Kind, state: TrainState, progress: dict[str, Any]) -> None:
         """Writes a checkpoint of `state.step` and waits until it is on disk; the one before goes afterwards.
 
+        Of several processes the first one writes it alone: all have the same state.
+
         Raises:
           InputError: it cannot be written, for want of space for instance; the checkpoint before is untouched.
         """
+        if not is_first():
+            return
+        if several():
+            state = jax.device_get(state)
         step = int(state.step)
         manager = self._manager(kind)
         if step in manager.all_steps():
@@ -96,9 +103,14 @@ class Checkpoints:
 
     def _manager(self, kind: Kind) -> ocp.CheckpointManager:
         if kind not in self._managers:
-            keep = ocp.checkpoint_managers.LatestN(1)
+            keep, options = ocp.checkpoint_managers.LatestN(1), {}
+            if several():  # each reads alone and one writes: without Orbax' barriers, at which all would have to meet
+                own = jax.process_index()
+                (self.folder / kind).mkdir(parents=True, exist_ok=True)
+                options = {"create": False, "multiprocessing_options": ocp.options.MultiprocessingOptions(
+                    primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")}
             self._managers[kind] = ocp.CheckpointManager(
-                self.folder / kind, options=ocp.CheckpointManagerOptions(preservation_policy=keep))
+                self.folder / kind, options=ocp.CheckpointManagerOptions(preservation_policy=keep, **options))
         return self._managers[kind]
 
 

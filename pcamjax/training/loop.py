@@ -21,6 +21,7 @@ from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import sha256_file
 from pcamjax.host_memory import give_back_freed_memory
+from pcamjax.hosts import is_first, require_same
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.training.checkpoints import Checkpoints
@@ -30,7 +31,7 @@ from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
 from pcamjax.training.parallel import choose_devices, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
-from pcamjax.training.run import RunFolder, data_identity
+from pcamjax.training.run import RunFolder, data_identity, flatten
 from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_steps, make_train_step, start_phase
 from pcamjax.weights import find_weights, load_weights
 
@@ -96,9 +97,13 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
         if done is None:
             # Before the folder is taken: the file of weights may not be there, or be another network's.
             state, progress = _begin(config)
-        folder.claim(config, data)
-        if done is not None:
-            state, progress = _restore(config, checkpoints, phases, devices)
+        else:
+            state, progress = _restore(config, checkpoints, phases)
+        settings = {key: value for key, value in flatten(config.to_dict()).items() if key != "data.path"}
+        require_same({"configuration": settings, "store or split": data, "checkpoint or weights": (done, progress)})
+        if is_first():  # all have read by now what is there
+            folder.claim(config, data)
+        state = replicate(state, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
               f"images on the {place}, {len(devices)} device(s); "
@@ -136,7 +141,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                 checkpoints.save("last", state, progress)
                 give_back_freed_memory()
     record = _record(config, state, progress, split, phases)
-    folder.write_record(record)
+    if is_first():
+        folder.write_record(record)
     return record
 
 
@@ -151,13 +157,12 @@ def _begin(config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
     return initial_state(variables, config.seed), progress
 
 
-def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase], devices: list[jax.Device]
-             ) -> tuple[TrainState, dict[str, Any]]:
-    """State and progress of the last checkpoint, the state on all devices."""
+def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase]) -> tuple[TrainState, dict[str, Any]]:
+    """State and progress of the last checkpoint."""
     done = checkpoints.latest_step("last")
     phase = next(phase for phase in phases if done <= phase.last_step)
     drawn = initial_state(initial_variables(config.model.name, config.seed), config.seed)
-    return checkpoints.restore("last", replicate(start_phase(drawn, phase.optimizer, phase.frozen), devices))
+    return checkpoints.restore("last", start_phase(drawn, phase.optimizer, phase.frozen))
 
 
 def _require_settings(config: ConfigDict) -> None:
@@ -172,8 +177,6 @@ def _require_settings(config: ConfigDict) -> None:
             raise InputError(f"config.{name} = {config[name]}: expected at least 0")
     if config.best_metric not in BEST_METRICS:
         raise InputError(f"config.best_metric = {config.best_metric!r}: choose one of {', '.join(BEST_METRICS)}")
-    if jax.process_count() > 1:
-        raise InputError(f"{jax.process_count()} processes: training runs in one process so far; start one")
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,

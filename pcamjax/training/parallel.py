@@ -1,27 +1,37 @@
 """One short place that spreads a function written for one device with a named axis over all devices."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pcamjax.errors import InputError
+from pcamjax.hosts import of_first
 
 AXIS = "devices"
 
 
 def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
-    """The first `count` devices, all of them for 0.
+    """The first `count` devices, all of them for 0, those of a process side by side; several processes use all.
 
     Raises:
       InputError: there are not so many, or `batch_size` does not divide among them.
     """
-    devices = jax.devices()
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not 0 <= count <= len(devices):
         raise InputError(f"parallel.devices {count}: this machine has {len(devices)}; choose at most that, or "
                          "--config.parallel.devices=0 for all")
+    if (processes := jax.process_count()) > 1:
+        if count not in (0, len(devices)):
+            raise InputError(f"parallel.devices {count}: {processes} processes have {len(devices)} and use them all; "
+                             "choose 0")
+        if len({*Counter(device.process_index for device in devices).values()}) > 1:
+            raise InputError(f"{len(devices)} devices are not the same number for each of {processes} processes; start "
+                             "all on the same kind of host")
     devices = devices[:count or None]
     if batch_size % len(devices):
         raise InputError(f"batch_size {batch_size} does not divide among {len(devices)} devices; choose a multiple")
@@ -66,5 +76,15 @@ def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shar
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:
-    """A copy of every array of `tree` on every device."""
-    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec()))
+    """A copy of every array of `tree` on every device; with several processes all of them call it, and the first one's
+    arrays are what is copied."""
+    everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, everywhere)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(everywhere, np.asarray(x), np.shape(x)),
+                        of_first(tree))
+
+
+def whole(output: jax.Array) -> np.ndarray:
+    """An output that is split along the batch, with the pieces that lie with other processes; all of them call it."""
+    return np.asarray(output if output.is_fully_addressable else multihost_utils.process_allgather(output, tiled=True))
