@@ -39,6 +39,7 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
         raise InputError(f"--coordinator_address={coordinator_address} --num_processes={num_processes} --process_id="
                          f"{process_id}: give all three, or none of them under Slurm, Kubernetes or on a Cloud TPU")
     _say_why_at_abort()
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM and do nothing with it
     try:
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                                    shutdown_timeout_seconds=WAIT_AT_END_SECONDS,

@@ -104,7 +104,8 @@ def test_when_one_of_two_is_killed_the_other_ends_and_other_processes_go_on(plac
     ended = train(root, run, others).ended()
     assert [code for code, *_ in ended] == [0] * others, ended
     assert "going on after step" in ended[0][1] and "report: " in ended[0][1]
-    assert not any(out for _, out, _ in ended[1:]), "one process speaks"
+    # Gloo's own line comes from C++, which knows nothing of sys.stdout.
+    assert not [line for _, out, _ in ended[1:] for line in out.splitlines() if "[Gloo]" not in line]
     assert_same_run(root / run, root / "alone")
 
 
