@@ -74,8 +74,8 @@ def _legend(runs: Sequence[ComparedRun], significance: Significance, chosen_here
         lines.append(f"{HIGHER} or {LOWER}: significantly higher or lower than the reference, {name}, on the same "
                      f"patches (p < {LEVEL:g}); {EQUAL}: no significant difference. AUC by DeLong's test, accuracy by "
                      "McNemar's exact one, the others by paired bootstrap; the p-values of a metric are corrected "
-                     "together by Holm's method. DeLong's and McNemar's tests take patches for independent: where patches "
-                     "of a slide resemble each other, their p-values are too small.")
+                     "together by Holm's method. DeLong's and McNemar's tests take patches for independent: where "
+                     "patches of a slide resemble each other, their p-values are too small.")
         if chosen_here:
             lines.append(f"{name} is the reference because its AUC is the best on these very patches, which favours "
                          "it; --reference names another.")

@@ -106,7 +106,8 @@ def _merit(name: str, title: str, models: Sequence[Model], significance: Signifi
     columns = tuple(TITLES[metric] for metric in METRICS)
     rows = _rows(models, lambda runs: tuple(_estimate(runs, metric, significance) for metric in METRICS),
                  lambda model: tuple(map(_percent, model.published.metrics)))
-    return Table(name, f"{title}: figures of merit, %", (("", 1), (MEASURED, 6), (PUBLISHED, 6)), ("model", *columns, *columns), rows)
+    return Table(name, f"{title}: figures of merit, %", (("", 1), (MEASURED, 6), (PUBLISHED, 6)),
+                 ("model", *columns, *columns), rows)
 
 
 def _fine_tuned(models: Sequence[Model]) -> Table:
