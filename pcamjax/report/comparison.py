@@ -65,7 +65,7 @@ def _legend(runs: Sequence[ComparedRun], significance: Significance, chosen_here
     for text in dict.fromkeys(run.resampling for run in runs):
         named = [run.name for run in runs if run.resampling == text]
         lines.append(f"Intervals of {'all runs' if len(named) == len(runs) else ', '.join(named)}: {text}.")
-    lines.append("Several runs of one model, which differ in seed or fold alone: mean, lowest to highest run, and below "
+    lines.append("Several runs of one model, which differ in seed or fold alone: mean, lowest to highest, and below "
                  "it each run. That range is no interval. Figures show the first run.")
     lines.append("“Published” is what the thesis (J. Abad, 2020) states, on other data: 33,025 patches of the Kaggle "
                  "copy, drawn at random, so that slides lie on both sides. The two are not to be subtracted.")

@@ -80,23 +80,24 @@ def accuracy_against_cost(panels: Sequence[Panel], *, frontier: bool) -> Figure:
              for panel in panels]
     if not any(panel.points for panel in shown):
         raise ValueError("no model has both a cost and an accuracy")
+    # In inches; at the right of each panel is room for the longest name.
+    names = [point.name for panel in shown for point in panel.points]
+    left, wide, room, above, below, foot = 0.65, 3.1, 0.3 + 0.062 * max(map(len, names)), 0.35, 0.6, 0.4
+    high = max(2.3, 0.16 * max(len(panel.points) for panel in shown))
     rows = -(-len(shown) // 2)
-    tallest = max(len(panel.points) for panel in shown)
-    height = max(2.6, 0.2 * tallest + 1.2)
-    figure = Figure(figsize=(10.4, height * rows + 0.4))
-    bottom, total = 0.42, height * rows + 0.4
-    # Room at the right of each panel for the names, joined to their points.
-    grid = figure.add_gridspec(rows, 2, left=0.065, right=0.83, top=1 - 0.35 / total, bottom=(bottom + 0.55) / total,
-                               wspace=0.82, hspace=0.85 / (height - 0.85))
-    families = {}
+    width, height = 2 * (left + wide + room), rows * (above + high + below) + foot
+    figure = Figure(figsize=(width, height))
+    families: dict[str, Line2D] = {}
     for number, panel in enumerate(shown):
-        axes = figure.add_subplot(grid[number // 2, number % 2])
+        row, column = divmod(number, 2)
+        bottom = height - (row + 1) * (above + high + below) + below
+        axes = figure.add_axes(((left + column * width / 2) / width, bottom / height, wide / width, high / height))
         axes.set(title=panel.title, xlabel=panel.cost, ylabel="accuracy, %")
         if not panel.points:
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="#555555")
             axes.set(xticks=[], yticks=[])
             continue
-        families |= _scatter(axes, panel.points, frontier, height - 0.95)
+        families |= _scatter(axes, panel.points, frontier, 0.155 / high)
     handles = [families[family] for family in LOOKS if family in families]
     if frontier and "frontier" in families:
         handles.append(families["frontier"])
@@ -104,8 +105,11 @@ def accuracy_against_cost(panels: Sequence[Panel], *, frontier: bool) -> Figure:
     return figure
 
 
-def _scatter(axes: Axes, points: Sequence[Point], frontier: bool, height: float) -> dict[str, Line2D]:
-    """Draws the points and, in a column at the right, their names; gives a handle a family for the legend."""
+def _scatter(axes: Axes, points: Sequence[Point], frontier: bool, gap: float) -> dict[str, Line2D]:
+    """Draws the points and, in a column at the right, their names; gives a handle a family for the legend.
+
+    gap: between names, as a fraction of the height.
+    """
     costs = np.array([point.cost for point in points])
     accuracy = np.array([point.accuracy for point in points])
     handles = {}
@@ -120,16 +124,17 @@ def _scatter(axes: Axes, points: Sequence[Point], frontier: bool, height: float)
             handles[family], = axes.plot([point.cost for point in chosen], [point.accuracy for point in chosen], marker,
                                          color=edge, markerfacecolor=fill, markersize=6.5, markeredgewidth=1.3,
                                          label=title)
-    span = max(float(np.ptp(accuracy)), 1.0)
-    low, high = float(accuracy.min()) - 0.08 * span, float(accuracy.max()) + 0.08 * span
+    margin = max(0.08 * float(np.ptp(accuracy)), 0.5)
+    low, high = float(accuracy.min()) - margin, float(accuracy.max()) + margin
     axes.set_ylim(low, high)
-    if (costs > 0).all():
+    axes.margins(x=0.15)
+    if costs.min() > 0 and costs.max() > 8 * costs.min():
         axes.set_xscale("log")
         axes.set_xlim(costs.min() / 1.8, costs.max() * 1.8)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     beside = blended_transform_factory(axes.transAxes, axes.transAxes)
-    for point, place in zip(points, _spread((accuracy - low) / (high - low), 0.155 / height), strict=True):
+    for point, place in zip(points, _spread((accuracy - low) / (high - low), gap), strict=True):
         axes.annotate(point.name, (point.cost, point.accuracy), (1.04, place), xycoords="data", textcoords=beside,
                       fontsize=7.5, va="center", ha="left", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.5, "shrinkB": 3})
