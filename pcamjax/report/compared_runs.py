@@ -98,8 +98,7 @@ def as_models(runs: Sequence[ComparedRun]) -> list[Model]:
     groups: dict[tuple[str, str], list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault((run.key, run.variant), []).append(run)
-    keys = list(dict.fromkeys([*PUBLISHED, *(run.key for run in runs)]))
-    keys.sort(key=lambda key: _place(key, keys))
+    keys = sorted(dict.fromkeys([*PUBLISHED, *(run.key for run in runs)]), key=_place)
     models = []
     for key in keys:
         of_key = [members for (name, _), members in groups.items() if name == key]
@@ -112,10 +111,10 @@ def as_models(runs: Sequence[ComparedRun]) -> list[Model]:
     return models
 
 
-def _place(key: str, keys: list[str]) -> tuple[int, int]:
-    """Puts features of a network where features stand, and other models of ours last."""
+def _place(key: str) -> int:
+    """Puts features of a network where features stand, and models that the thesis does not have last."""
     base = key.split(" of ")[0]
-    return (list(PUBLISHED).index(base) if base in PUBLISHED else len(PUBLISHED), keys.index(key))
+    return list(PUBLISHED).index(base) if base in PUBLISHED else len(PUBLISHED)
 
 
 def _unpublished(key: str, run: ComparedRun) -> Published:

@@ -45,7 +45,7 @@ def _lines(model: Model) -> Iterator[Line]:
     yield model.title, model.runs
     if len(model.runs) > 1:
         for run in model.runs:
-            yield f"  run {run.name}", (run,)
+            yield f"{model.title}, run {run.name}", (run,)
 
 
 def _rows(models: Sequence[Model], measured: Callable[[Sequence[ComparedRun]], tuple[str, ...]],
@@ -214,7 +214,9 @@ def _tests(significance: Significance) -> Table:
     reference = significance.reference.name
     rows += [(name, "all", "not tested", why, NONE, NONE, NONE) for name, why in significance.untested.items()]
     return Table("table_tests", f"Paired tests against {reference}", (),
-                 ("run", "metric", f"minus {reference}, points", "test", "p", "p by Holm", "mark"), rows)
+                 ("run", "metric", f"minus {reference}, points", "test", "p", "p by Holm", "mark"), rows,
+                 f"Differences in per cent; their {significance.resampling}."
+                 if significance.resampling else "", textual=True)
 
 
 def _runs(models: Sequence[Model], significance: Significance) -> Table:
@@ -230,4 +232,4 @@ def _runs(models: Sequence[Model], significance: Significance) -> Table:
                          f"{run.metrics.positives:,}", text(significance.untested.get(run.name, "yes"))))
     return Table("table_runs", "The runs", (),
                  ("run", "model", "checkpoint or settings", "seed", "split", "slides shared with training", "patches",
-                  "metastasis", "on the patches of the reference"), rows)
+                  "metastasis", "on the patches of the reference"), rows, textual=True)

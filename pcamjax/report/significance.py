@@ -45,10 +45,11 @@ class Significance:
     reference: ComparedRun
     tests: tuple[PairedTest, ...]
     untested: dict[str, str]
+    resampling: str
 
     def mark(self, run: ComparedRun, metric: str) -> str:
         """Whether the metric is significantly higher or lower than the reference's, or not; "" without a test."""
-        if run.name == self.reference.name:
+        if run.name == self.reference.name and metric in METRICS:
             return "ref."
         return next((test.mark for test in self.tests if (test.run, test.metric) == (run.name, metric)), "")
 
@@ -86,7 +87,7 @@ def against_reference(runs: Sequence[ComparedRun], reference: ComparedRun) -> Si
             difference = comparison.differences[metric]
             tests.append(PairedTest(run.name, metric, TESTS.get(metric, "bootstrap"), difference.value, difference.low,
                                     difference.high, float(plain), float(adjusted)))
-    return Significance(reference, tuple(tests), untested)
+    return Significance(reference, tuple(tests), untested, str(made[0].resampling) if made else "")
 
 
 def _p(comparison: Comparison, metric: str) -> float:

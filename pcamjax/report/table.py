@@ -14,6 +14,7 @@ class Table(NamedTuple):
     Attributes:
       name: of its files.
       groups: what stands over the columns: a title, and over how many; none where there is nothing to say.
+      textual: its columns are words rather than numbers.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str = ""
+    textual: bool = False
 
     def heads(self) -> list[str]:
         """The columns by their whole names, for forms that have one line of heads."""
