@@ -168,7 +168,7 @@ class Galleries:
         return self._picture(figure, f"figure_{_file(number)}_{_file(run.name)}", f"{model.title}{of_several}")
 
     def _picture(self, figure: Figure, name: str, caption: str) -> Captioned:
-        return Captioned(embed(figure, self._folder / f"{name}.png", caption), caption)
+        return Captioned(embed(figure, self._folder / f"{name}.png", f"{name.replace('_', ' ')}: {caption}"), caption)
 
 
 def _file(text: str) -> str:
