@@ -44,15 +44,15 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
         sections=[
             section("The runs", ["table_runs"], []),
             section("Patches", [], galleries.data(read)),
-            section("Networks from scratch", ["table_4_1"], galleries.of_family("scratch", ("4.1", "4.2", "4.3"),
+            section("Networks from scratch", ["table_4.1"], galleries.of_family("scratch", ("4.1", "4.2", "4.3"),
                                                                                 "Networks from scratch")),
-            section("Fine-tuned networks", ["table_3_1", "table_4_2"],
+            section("Fine-tuned networks", ["table_3.1", "table_4.2"],
                     galleries.of_family("fine-tuned", ("4.4", "4.5", "4.6"), "Fine-tuned networks")),
             section("Where networks look", [], [galleries.heat_maps()]),
             section("Classical models", ["table_classical"],
                     galleries.of_family("histogram and features", ("classical",) * 3,
                                         "Classical models (not in the thesis)")),
-            section("All models", ["table_5_1", "table_5_2", "table_5_3", "table_calibration", "table_cost"],
+            section("All models", ["table_5.1", "table_5.2", "table_5.3", "table_calibration", "table_cost"],
                     [*galleries.times(), galleries.frontier()]),
             section("Tests", ["table_tests"], []),
         ])

@@ -69,9 +69,9 @@ class Galleries:
                   for part in PARTS if part in split.indices}
         sizes = "; ".join(f"{part}: {healthy:,} healthy, {metastasis:,} metastasis, {unlabelled:,} unlabelled"
                           for part, (healthy, metastasis, unlabelled) in counts.items())
-        grid = self._picture(figures.patch_grid(patches.images[shown], patches.labels[shown]), "figure_3_2",
+        grid = self._picture(figures.patch_grid(patches.images[shown], patches.labels[shown]), "figure_3.2",
                              f"In order: {', '.join(patches.ids[shown].tolist())}.")
-        bars = self._picture(figures.class_proportions(counts), "figure_3_3", f"{sizes}.")
+        bars = self._picture(figures.class_proportions(counts), "figure_3.3", f"{sizes}.")
         return [Gallery(titles[0], [grid], f"Drawn at random (seed {_SEED}) from the {len(labelled):,} of the training "
                         f"part of {runs[0].name}. The square is the centre 32×32, which alone decides the label."),
                 Gallery(titles[1], [bars], f"Split of {runs[0].name}: {split.description}.")]
@@ -96,7 +96,7 @@ class Galleries:
             "Patches, and per cent of each true class.", absent))
         drawn = {model.title: (roc_curve(first.predictions.labels, first.predictions.scores), first.metrics.auc)
                  for model in run for first in model.runs[:1] if first.metrics.positives and first.metrics.negatives}
-        rocs_drawn = [self._picture(compared.roc_curves(drawn), f"figure_{_file(chapter[2])}",
+        rocs_drawn = [self._picture(compared.roc_curves(drawn), f"figure_{chapter[2]}",
                                     f"AUC on “{self._split}”.")] if drawn else []
         return [*made, Gallery(f"{rocs}ROC curves", rocs_drawn, absent=absent)]
 
@@ -137,7 +137,7 @@ class Galleries:
                           for model in self._models if None not in (model.published.milliseconds[place],
                                                                     model.published.metrics[0])])]
             figure = compared.accuracy_against_cost(panels, frontier=False)
-            drawn = self._picture(figure, f"figure_{_file(number)}", "Triangles are networks, circles classical "
+            drawn = self._picture(figure, f"figure_{number}", "Triangles are networks, circles classical "
                                   "models. The two panels have scales of their own.")
             yield Gallery(f"Figure {number}. Accuracy and {what} time", [drawn], absent=self._without(name))
 
@@ -165,15 +165,11 @@ class Galleries:
     def _of_model(self, figure: Figure, number: str, model: Model, run: ComparedRun | None = None) -> Captioned:
         run = run or model.runs[0]
         of_several = f" (run {run.name}, of {len(model.runs)})" if len(model.runs) > 1 else ""
-        return self._picture(figure, f"figure_{_file(number)}_{_file(run.name)}", f"{model.title}{of_several}")
+        return self._picture(figure, f"figure_{number}_{run.name}", f"{model.title}{of_several}")
 
     def _picture(self, figure: Figure, name: str, caption: str) -> Captioned:
+        name = name.replace("/", "_")  # of a run that goes by its path
         return Captioned(embed(figure, self._folder / f"{name}.png", f"{name.replace('_', ' ')}: {caption}"), caption)
-
-
-def _file(text: str) -> str:
-    """A number or a name as part of a file's name."""
-    return "".join(letter if letter.isalnum() else "_" for letter in text)
 
 
 def _open_data(run: ComparedRun) -> tuple[Patches, Split]:

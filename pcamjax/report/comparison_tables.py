@@ -27,8 +27,8 @@ def all_tables(models: Sequence[Model], significance: Significance) -> list[Tabl
     classical = families["histogram"] + families["features"]
     return [
         _fine_tuned(families["fine-tuned"]),
-        _merit("table_4_1", "Table 4.1. Networks from scratch", families["scratch"], significance),
-        _merit("table_4_2", "Table 4.2. Fine-tuned networks", families["fine-tuned"], significance),
+        _merit("table_4.1", "Table 4.1. Networks from scratch", families["scratch"], significance),
+        _merit("table_4.2", "Table 4.2. Fine-tuned networks", families["fine-tuned"], significance),
         _merit("table_classical", "Classical models", classical, significance),
         _by_accuracy(networks, significance),
         _parameters(networks),
@@ -128,7 +128,7 @@ def _fine_tuned(models: Sequence[Model]) -> Table:
                 _form(total, ",d"), _form(trainable, ",d"), _form(model.published.hours, ".2f"))
 
     what = ("optimizer", "parameters", "trained", "hours")
-    return Table("table_3_1", "Table 3.1. Fine-tuned networks: frozen layers, optimizer, parameters, hours of training",
+    return Table("table_3.1", "Table 3.1. Fine-tuned networks: frozen layers, optimizer, parameters, hours of training",
                  (("", 1), (MEASURED, 5), (PUBLISHED, 5)),
                  ("network", "frozen up to", *what, "layers frozen", *what),
                  _rows(models, measured, published))
@@ -146,7 +146,7 @@ def _by_accuracy(networks: Sequence[Model], significance: Significance) -> Table
 
     rows = _rows(sorted(networks, key=order), lambda runs: (_estimate(runs, "accuracy", significance),),
                  lambda model: (_percent(model.published.metrics[0]),))
-    return Table("table_5_1", "Table 5.1. Networks by accuracy, %", (), ("network", MEASURED, PUBLISHED), rows,
+    return Table("table_5.1", "Table 5.1. Networks by accuracy, %", (), ("network", MEASURED, PUBLISHED), rows,
                  "In the order of what was measured here; networks that were not run follow, in the published order.")
 
 
@@ -158,7 +158,7 @@ def _parameters(networks: Sequence[Model]) -> Table:
         return (*(_form(count, ",d") for count in model.published.parameters), _form(model.published.hours, ".2f"))
 
     columns = ("parameters", "trained", "hours of training")
-    return Table("table_5_2", "Table 5.2. Networks: parameters and hours of training",
+    return Table("table_5.2", "Table 5.2. Networks: parameters and hours of training",
                  (("", 1), (MEASURED, 3), (PUBLISHED, 3)), ("network", *columns, *columns),
                  _rows(networks, measured, published),
                  "Hours depend on the machine and on the numbers of patches and epochs; published: one Tesla P100.")
@@ -174,7 +174,7 @@ def _times(models: Sequence[Model], significance: Significance) -> Table:
                 _percent(model.published.metrics[0]))
 
     columns = ("training, ms an image", "test, ms an image", "accuracy, %")
-    return Table("table_5_3", "Table 5.3. Time for an image, and accuracy", (("", 1), (MEASURED, 3), (PUBLISHED, 3)),
+    return Table("table_5.3", "Table 5.3. Time for an image, and accuracy", (("", 1), (MEASURED, 3), (PUBLISHED, 3)),
                  ("model", *columns, *columns), _rows(models, measured, published),
                  "Training: all epochs, over the number of training patches. Published times of networks are of a "
                  "Tesla P100, those of the classical models of a CPU, a fifth of the patches and another test set.")

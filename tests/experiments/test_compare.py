@@ -21,7 +21,7 @@ def test_a_network_and_a_baseline_are_compared_with_patches_and_heat_maps(ended)
     for said in ("tiny", "colour histogram + k-NN", "from the 48 of the training part of run", "train: 24 healthy, 24"):
         assert said in page, said
     figures = {path.name for path in (output / "figures").iterdir()}
-    assert {"figure_3_2.png", "figure_3_3.png", "figure_4_3.png", "figure_4_1_run.png"} <= figures
+    assert {"figure_3.2.png", "figure_3.3.png", "figure_4.3.png", "figure_4.1_run.png"} <= figures
 
 
 def test_what_is_refused(finished, job, tmp_path):

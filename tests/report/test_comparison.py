@@ -49,7 +49,7 @@ def text_of(page):
 
 
 def test_measured_and_published_stand_in_columns_of_their_own(folders, compared):
-    row = table(compared, "table_4_2")["MobileNet"]
+    row = table(compared, "table_4.2")["MobileNet"]
     metrics, _ = read_evaluation(folders["mobile"] / "evaluation" / "test.json")
     interval = json.loads((folders["mobile"] / "evaluation" / "test.json").read_text())["assessment"]["intervals"]
     for column, name, place in (("accuracy", "accuracy", 0), ("recall", "recall", 2), ("AUC", "auc", 5)):
@@ -59,7 +59,7 @@ def test_measured_and_published_stand_in_columns_of_their_own(folders, compared)
 
 
 def test_every_model_of_the_thesis_has_a_row_and_what_was_not_run_says_so(compared):
-    merit = table(compared, "table_4_1") | table(compared, "table_4_2") | table(compared, "table_classical")
+    merit = table(compared, "table_4.1") | table(compared, "table_4.2") | table(compared, "table_classical")
     titles = {row.title for row in PUBLISHED.values()} - {"network features + SVM"}
     assert titles | {"MobileNet features + SVM"} <= set(merit)
     for title, row in merit.items():
@@ -71,7 +71,7 @@ def test_every_model_of_the_thesis_has_a_row_and_what_was_not_run_says_so(compar
 
 
 def test_runs_of_two_seeds_are_one_row_with_mean_and_range(folders, compared):
-    rows = table(compared, "table_4_1")
+    rows = table(compared, "table_4.1")
     values = sorted(100 * read_evaluation(folders[name] / "evaluation" / "test.json")[0].auc
                     for name in ("first", "second"))
     assert values[0] < values[1]
@@ -86,7 +86,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_two_rows(folders, tmp_path):
     config = json.loads((long / "config.json").read_text())
     (long / "config.json").write_text(json.dumps(config | {"epochs": 50}))
     page = write_comparison([folders["first"], long], tmp_path / "out")
-    assert {"scratch #1 (first)", "scratch #1 (long)"} <= set(table(page, "table_4_1"))
+    assert {"scratch #1 (first)", "scratch #1 (long)"} <= set(table(page, "table_4.1"))
 
 
 def test_tests_are_those_of_each_metric_corrected_by_holm(folders, compared):
@@ -108,18 +108,18 @@ def test_tests_are_those_of_each_metric_corrected_by_holm(folders, compared):
             marks.add(row["mark"])
     assert marks == {"≈", "▼"}
     assert rows["other", "all"]["p"] == "–" and "50 and of 60 patches" in rows["other", "all"]["test"]
-    assert not set("▲▼≈") & set(table(compared, "table_4_2")["VGG19"]["measured here: AUC"])
+    assert not set("▲▼≈") & set(table(compared, "table_4.2")["VGG19"]["measured here: AUC"])
     assert "other was not tested" in text_of(compared)
 
 
 def test_a_named_reference_is_what_the_others_are_tested_against(folders, tmp_path):
     page = write_comparison([folders["first"], folders["mobile"]], tmp_path, reference="first")
-    assert "▲" in table(page, "table_4_2")["MobileNet"]["measured here: AUC"]
-    assert "ref." in table(page, "table_4_1")["scratch #1"]["measured here: AUC"]
+    assert "▲" in table(page, "table_4.2")["MobileNet"]["measured here: AUC"]
+    assert "ref." in table(page, "table_4.1")["scratch #1"]["measured here: AUC"]
 
 
 def test_costs_are_those_of_the_files_and_what_is_missing_is_not_measured(compared):
-    times, cost = table(compared, "table_5_3"), table(compared, "table_cost")
+    times, cost = table(compared, "table_5.3"), table(compared, "table_cost")
     row = times["MobileNet"]
     assert (row["measured here: training, ms an image"], row["measured here: test, ms an image"]) == ("12.50", "0.75")
     assert row["published (measured on other data): training, ms an image"] == "126.10"
@@ -128,8 +128,8 @@ def test_costs_are_those_of_the_files_and_what_is_missing_is_not_measured(compar
     assert [cost["MobileNet"][name] for name in ("size, MB", "GFLOPs an image", "energy of training, kWh",
                                                  "CO2 of training, kg", "method, region, device")] == [
         "19.00", "0.200", "0.5", "0.125", "codecarbon 3, ESP, 2 CPU cores"]
-    assert table(compared, "table_5_2")["MobileNet"]["measured here: hours of training"] == "1.50"
-    assert table(compared, "table_3_1")["VGG19"]["published (measured on other data): layers frozen"] == "6 of 21"
+    assert table(compared, "table_5.2")["MobileNet"]["measured here: hours of training"] == "1.50"
+    assert table(compared, "table_3.1")["VGG19"]["published (measured on other data): layers frozen"] == "6 of 21"
 
 
 def test_the_page_is_one_file_with_every_table_and_figure(compared):
@@ -141,7 +141,7 @@ def test_the_page_is_one_file_with_every_table_and_figure(compared):
     for number in ("3.2", "3.3", *(f"4.{i}" for i in range(1, 8)), "5.1", "5.2"):
         assert f"Figure {number}." in text
     pictures = {path.name for path in (compared.parent / "figures").glob("*.png")}
-    assert {"figure_4_1_first.png", "figure_4_5_mobile.png", "figure_4_6.png", "figure_5_1.png", "figure_5_2.png",
+    assert {"figure_4.1_first.png", "figure_4.5_mobile.png", "figure_4.6.png", "figure_5.1.png", "figure_5.2.png",
             "figure_classical_colours.png", "frontier.png"} <= pictures
     assert page.count("data:image/png") == len(pictures)
     for said in ("bootstrap over 60 patches", "Slides are not known", "Holm", "measured on other data",
@@ -149,7 +149,7 @@ def test_the_page_is_one_file_with_every_table_and_figure(compared):
         assert said in text, said
     tables = compared.parent / "tables"
     assert {path.stem for path in tables.glob("*.csv")} == {path.stem for path in tables.glob("*.md")}
-    assert "| MobileNet |" in (tables / "table_4_2.md").read_text(encoding="utf-8")
+    assert "| MobileNet |" in (tables / "table_4.2.md").read_text(encoding="utf-8")
 
 
 def test_the_same_runs_give_the_same_bytes(folders, tmp_path):
