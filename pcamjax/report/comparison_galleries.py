@@ -20,10 +20,10 @@ from pcamjax.report.html import Picture, embed
 
 _SEED = 0
 _SHOWN, _MAPPED = 6, 4  # patches: as many as the thesis shows
-_FRONTIERS = (("training time", "train_ms_per_image", 1, "ms an image, all epochs"),
-              ("inference time", "test_ms_per_image", 1, "ms an image"),
+_FRONTIERS = (("training time", "train_ms_per_image", 1.0, "ms an image, all epochs"),
+              ("inference time", "test_ms_per_image", 1.0, "ms an image"),
               ("size", "bytes", 1e-6, "MB on disk"),
-              ("CO2", "co2_kg", 1, "kg of CO2 for the training"))
+              ("CO2", "co2_kg", 1.0, "kg of CO2 for the training"))
 
 
 class Captioned(NamedTuple):
@@ -130,7 +130,7 @@ class Galleries:
         for number, what, name, place in (("5.1", "training", "train_ms_per_image", 0),
                                           ("5.2", "test", "test_ms_per_image", 1)):
             cost = f"{what} time, ms an image"
-            panels = [compared.Panel("measured here", cost, self._measured(name, 1)),
+            panels = [compared.Panel("measured here", cost, self._measured(name, 1.0)),
                       compared.Panel("published, measured on other data", cost, [
                           compared.Point(model.title, model.published.family, model.published.milliseconds[place],
                                          model.published.metrics[0])

@@ -98,7 +98,7 @@ def _recorded(*keys: str, scale: float = 1.0) -> Callable[[ComparedRun], float |
     return read
 
 
-def _form(value: float | None, form: str) -> str:
+def _form(value: float | int | None, form: str) -> str:
     return NONE if value is None else f"{value:{form}}"
 
 
