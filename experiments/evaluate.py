@@ -1,5 +1,7 @@
 """Score a trained network on one part of its split: predictions, metrics and report."""
 
+from typing import Any
+
 from experiments import launch
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
@@ -8,8 +10,9 @@ from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
 from pcamjax.evaluation.validation import require_same_model
 from pcamjax.files import read_json, write_json
-from pcamjax.inference.predict import Run, predict_split
+from pcamjax.inference.predict import Run, measured_predictions
 from pcamjax.inference.predictions import Predictions
+from pcamjax.meter import Meter
 from pcamjax.report.page import write_report
 from pcamjax.report.tables import interval_table, metric_table
 from pcamjax.training.run import RunFolder
@@ -18,12 +21,16 @@ from pcamjax.training.run import RunFolder
 def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False) -> Metrics:
     """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
     patches.require_labels(split.part(part))
-    return write_evaluation(trained.folder, part, predict_split(trained, patches, split, part, symmetries=symmetries))
+    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries,
+                                             meter=Meter(trained.config.carbon.country))
+    return write_evaluation(trained.folder, part, predictions, cost)
 
 
-def write_evaluation(folder: RunFolder, part: str, predictions: Predictions) -> Metrics:
-    """Writes the predictions of a part and what they are worth into a run's folder and returns the metrics."""
-    record = evaluation_record(predictions) | {"assessment": assess(predictions, _validation(folder, predictions))}
+def write_evaluation(folder: RunFolder, part: str, predictions: Predictions, cost: dict[str, Any]) -> Metrics:
+    """Writes the predictions of a part, what they are worth and what they cost into a run's folder and returns the
+    metrics."""
+    record = evaluation_record(predictions) | {"assessment": assess(predictions, _validation(folder, predictions)),
+                                               "cost": cost}
     predictions.save(folder.predictions(part))
     write_json(folder.evaluation(part), record)
     return evaluate(predictions.labels, predictions.scores)

@@ -125,7 +125,7 @@ def existing_network() -> Run:
         raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, asked for is "
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
     config.update_from_flattened_dict({key: value for key, value in overrides.items()
-                                       if key.startswith(("data.", "eval_batch_size", "parallel."))})
+                                       if key.startswith(("carbon.", "data.", "eval_batch_size", "parallel."))})
     return load_run(folder.path, CHECKPOINT.value, config)
 
 

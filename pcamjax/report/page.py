@@ -140,8 +140,6 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         yield "fitted on", f"{record['fitted_on']:,} patches, {record['features']:,} features each"
         yield "settings", (f"{settings}; validation AUC {_text(record['chosen']['valid_auc'])}, the best of "
                            f"{len(record['candidates'])}")
-        cost = record["milliseconds_per_image"]
-        yield "time per image", f"{cost['training']:,.2f} ms to fit, {cost['prediction']:,.2f} ms to predict"
     elif record:
         if weights := record.get("weights"):
             yield "weights at the start", (f"{weights['file']}, SHA-256 {weights['sha256']}, classifier "
@@ -156,6 +154,20 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         yield "epochs so far", str(len(history["epoch"]))
     if best:
         yield "best epoch", f"{best['epoch']}, with {best['metric']} {_text(best['value'])}"
+    if cost := record.get("cost"):
+        flops = cost["flops_per_image"]
+        yield "cost of training", (f"{cost['train_ms_per_image']:,.2f} ms for each training patch, on "
+                                   f"{cost['device']}; {_energy(cost)}")
+        yield "size", (f"{cost['bytes'] / 1e6:,.2f} MB on disk to predict with"
+                       + (f", {flops / 1e9:.3f} GFLOPs for an image" if flops else ""))
+
+
+def _energy(cost: dict[str, Any]) -> str:
+    """Energy and CO2 with how and where they were measured."""
+    if cost["energy_kwh"] is None:
+        return "energy and CO2: not measured"
+    return (f"{cost['energy_kwh']:.3g} kWh, {1000 * cost['co2_kg']:.3g} g of CO2 by the electricity of "
+            f"{cost['region']} ({cost['method']})")
 
 
 def _leak(leaks: bool | None) -> str:
@@ -163,11 +175,15 @@ def _leak(leaks: bool | None) -> str:
 
 
 def _assessment(path: Path) -> dict[str, Any]:
-    """The texts of an evaluation's assessment; nothing where it has none."""
+    """The texts of an evaluation's assessment and cost; nothing where it has none."""
     try:
-        made = read_json(path).get("assessment")
-        return {} if made is None else {"intervals": interval_rows(made["intervals"]), "resampling": made["resampling"],
-                                        "choices": list(_choices(made["choices"]))}
+        record = read_json(path)
+        made, cost = record.get("assessment"), record.get("cost")
+        texts = {"cost": cost and (f"{cost['test_ms_per_image']:,.2f} ms an image, compilation left out; "
+                                   f"{_energy(cost)}"), "resampling": None}
+        return texts if made is None else texts | {
+            "intervals": interval_rows(made["intervals"]), "resampling": made["resampling"],
+            "choices": list(_choices(made["choices"]))}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its assessment is not of this form ({type(error).__name__}: {error}); make it "
                          "again: python -m experiments.evaluate") from None

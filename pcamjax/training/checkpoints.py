@@ -75,6 +75,11 @@ class Checkpoints:
         """The network's variables alone from the newest checkpoint, as `restore`."""
         return self._restore(kind, variables=ocp.args.StandardRestore(_abstract(like))).variables
 
+    def variables_bytes(self, kind: Kind) -> int:
+        """The size on disk of the newest checkpoint's variables: all of a run that predictions need."""
+        folder = self.folder / kind / str(self.latest_step(kind)) / "variables"
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
     def close(self) -> None:
         """Waits for what Orbax does in the background."""
         for manager in self._managers.values():

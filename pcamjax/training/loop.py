@@ -17,21 +17,31 @@ from tqdm import tqdm
 
 from pcamjax.data.batches import steps_per_epoch
 from pcamjax.data.splits import Split
-from pcamjax.data.store import Patches
+from pcamjax.data.store import IMAGE_SHAPE, Patches
 from pcamjax.errors import InputError
 from pcamjax.files import sha256_file
 from pcamjax.host_memory import give_back_freed_memory
+from pcamjax.meter import Meter, Spent, none_if_nan
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
+from pcamjax.ops.flops import plain_flops
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
 from pcamjax.training.inputs import Inputs, choose_place, open_inputs
 from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
-from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.parallel import choose_devices, device_name, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
 from pcamjax.training.run import RunFolder, data_identity
-from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_steps, make_train_step, start_phase
+from pcamjax.training.step import (
+    StepMetrics,
+    TrainState,
+    initial_state,
+    make_forward,
+    make_steps,
+    make_train_step,
+    start_phase,
+)
 from pcamjax.weights import find_weights, load_weights
 
 BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
@@ -45,6 +55,14 @@ class EpochSums:
     correct: int = 0
     images: int = 0
     seconds: float = 0.0
+    energy_kwh: float = 0.0  # NaN once a stretch was not measured
+    co2_kg: float = 0.0
+
+    def spend(self, spent: Spent) -> None:
+        """Adds what steps took."""
+        self.seconds += spent.seconds
+        self.energy_kwh += spent.kwh
+        self.co2_kg += spent.co2_kg
 
     def add(self, steps: range, metrics: StepMetrics, images: int) -> None:
         """Adds steps, each of so many images; waits for their results.
@@ -63,9 +81,10 @@ class EpochSums:
             self.images += images
 
     def means(self) -> dict[str, float]:
-        """Loss, accuracy and speed of training."""
+        """Loss, accuracy, speed and, if measured, energy of training."""
+        energy = {} if math.isnan(self.energy_kwh) else {"energy_kwh": self.energy_kwh, "co2_kg": self.co2_kg}
         return {"train_loss": self.loss / self.images, "train_accuracy": self.correct / self.images,
-                "seconds": self.seconds, "images_per_second": self.images / self.seconds}
+                "seconds": self.seconds, "images_per_second": self.images / self.seconds, **energy}
 
 
 def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -> dict[str, Any]:
@@ -88,6 +107,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
                       config.model.precision)
+    meter = Meter(config.carbon.country)
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         done = checkpoints.latest_step("last")
@@ -100,6 +120,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
         if done is not None:
             state, progress = _restore(config, checkpoints, phases, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
+        measured = _noted(progress.get("measured", {}), device=device_name(devices), method=meter.method,
+                          region=meter.region)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
               f"images on the {place}, {len(devices)} device(s); "
               f"began with weights {config.model.weights or 'drawn anew'}"
@@ -122,7 +144,8 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar)
+                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
+                                   meter)
                 number = until
                 if number == epoch_end:
                     log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
@@ -130,12 +153,13 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                                 "learning_rate": float(phase.schedule(number - 1 - phase.first_step))})
                     sums = EpochSums()
                     bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
-                progress = {**progress, "epochs": log.epochs, "sums": dataclasses.asdict(sums)}
+                progress = {**progress, "epochs": log.epochs, "sums": dataclasses.asdict(sums), "measured": measured}
                 if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
                     checkpoints.save("best", state, progress)
                 checkpoints.save("last", state, progress)
                 give_back_freed_memory()
-    record = _record(config, state, progress, split, phases)
+        record = _record(config, state, progress, split, phases)
+        record["cost"] = _cost(config, state, record, progress, checkpoints.variables_bytes("last"))
     folder.write_record(record)
     return record
 
@@ -177,22 +201,23 @@ def _require_settings(config: ConfigDict) -> None:
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
-               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm) -> TrainState:
-    """Takes these steps, a few a dispatch, and adds them to `sums`."""
-    started, limit, before = time.perf_counter(), config.input.steps_per_dispatch, None
-    for first in range(0, len(steps), limit):
-        taken = steps[first:first + limit]
-        items = [next(inputs.items) for _ in taken]
-        items += items[-1:] * (limit - len(taken))
-        state, metrics = dispatch(state, jax.tree.map(lambda *x: np.stack(x, axis=1), *items), np.int32(len(taken)),
-                                  inputs.store)
-        # What came before is read while this runs: the devices always have work, and their next batch in time.
-        if before is not None:
-            sums.add(*before, config.batch_size)
-        before = taken, metrics
-        bar.update(len(taken) * config.batch_size)
-    sums.add(*before, config.batch_size)
-    sums.seconds += time.perf_counter() - started
+               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm, meter: Meter) -> TrainState:
+    """Takes these steps, a few a dispatch, and adds them and what they took to `sums`."""
+    limit, before = config.input.steps_per_dispatch, None
+    with meter.measure() as spent:
+        for first in range(0, len(steps), limit):
+            taken = steps[first:first + limit]
+            items = [next(inputs.items) for _ in taken]
+            items += items[-1:] * (limit - len(taken))
+            state, metrics = dispatch(state, jax.tree.map(lambda *x: np.stack(x, axis=1), *items),
+                                      np.int32(len(taken)), inputs.store)
+            # What came before is read while this runs: the devices always have work, and their next batch in time.
+            if before is not None:
+                sums.add(*before, config.batch_size)
+            before = taken, metrics
+            bar.update(len(taken) * config.batch_size)
+        sums.add(*before, config.batch_size)
+    sums.spend(spent)
     return state
 
 
@@ -243,6 +268,29 @@ def _record(config: ConfigDict, state: TrainState, progress: dict[str, Any], spl
             "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
                       **{role: len(indices) for role, indices in split.indices.items()}},
             "best": {"metric": config.best_metric, "epoch": best["epoch"], "value": best[config.best_metric]}}
+
+
+def _noted(measured: dict[str, list[str]], **found: str | None) -> dict[str, list[str]]:
+    """What a run was measured on and by, each once in the order of use: it may go on elsewhere."""
+    return {key: list(dict.fromkeys([*measured.get(key, []), *([value] if value else [])]))
+            for key, value in found.items()}
+
+
+def _cost(config: ConfigDict, state: TrainState, record: dict[str, Any], progress: dict[str, Any], size: int
+          ) -> dict[str, Any]:
+    """What the run cost, `size` bytes on disk among it; energy and CO2 are None unless every epoch was measured."""
+    forward = jax.jit(make_forward(config.model.name, config.model.precision))
+    image = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.variables)
+    energy, co2 = (none_if_nan(sum(epoch.get(key, math.nan) for epoch in progress["epochs"]))
+                   for key in ("energy_kwh", "co2_kg"))
+    device, method, region = (", then ".join(progress.get("measured", {}).get(key, [])) or None
+                              for key in ("device", "method", "region"))
+    return {"train_ms_per_image": 1000 * record["train_seconds"] / record["split"]["train"],
+            "parameters": record["parameters"]["total"], "bytes": size,
+            "flops_per_image": plain_flops(forward, shapes, image), "energy_kwh": energy, "co2_kg": co2,
+            "method": None if energy is None else method, "region": None if energy is None else region,
+            "device": device or "not recorded"}
 
 
 def _size(tree: PyTree) -> int:

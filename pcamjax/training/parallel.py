@@ -1,6 +1,10 @@
 """One short place that spreads a function written for one device with a named axis over all devices."""
 
+import os
+import platform
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -26,6 +30,15 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     if batch_size % len(devices):
         raise InputError(f"batch_size {batch_size} does not divide among {len(devices)} devices; choose a multiple")
     return devices
+
+
+def device_name(devices: list[jax.Device]) -> str:
+    """What a reader calls the devices that work is spread over: "2 cores of AMD EPYC", "4 x NVIDIA H100"."""
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M) if info.exists() else []
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shard_map", "pmap"], *,

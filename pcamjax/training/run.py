@@ -19,9 +19,9 @@ from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
 from pcamjax.ops import compiled
 
-# What may differ when a run goes on: where the data lie, what they are spread over and what is kept in memory, not what
-# is computed.
-FREE_KEYS = ("data.path", "features.run", "input", "model.remat", "parallel")
+# What may differ when a run goes on: where the data lie, what they are spread over, what is kept in memory and what is
+# measured of its cost, not what is computed.
+FREE_KEYS = ("carbon", "data.path", "features.run", "input", "model.remat", "parallel")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn", "skops")
 
 
@@ -94,7 +94,8 @@ class RunFolder:
         if not file.exists():
             raise InputError(f"{self.path}: no run (no config.json); train first: python -m experiments.train")
         try:
-            return ConfigDict(read_json(file))
+            # A run from before energy was measured does not name a country.
+            return ConfigDict({"carbon": {"country": ""}, **read_json(file)})
         except (AttributeError, TypeError, ValueError):
             raise InputError(f"{file}: not a configuration; restore it or train again") from None
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import tiny
 
 from pcamjax.errors import InputError
+from pcamjax.models import create
+from pcamjax.models.summary import summarise
 from pcamjax.models.variables import initial_variables
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.loop import EpochSums, fit
@@ -103,6 +106,31 @@ def stopped_at(step: int, config, noise, folder: Path, monkeypatch) -> None:
         patched.setattr(Checkpoints, "save", save_and_stop)
         fit(config, noise, tiny.split(noise), RunFolder(folder))
     assert Checkpoints(folder / "checkpoints").latest_step("last") == step
+
+
+def test_a_run_says_what_it_cost(finished, noise):
+    folder, record = finished
+    cost = record["cost"]
+    assert cost["train_ms_per_image"] == pytest.approx(1000 * record["train_seconds"] / 48)
+    assert cost["parameters"] == record["parameters"]["total"] and "cores of" in cost["device"]
+    files = [file for file in (folder.checkpoints / "last" / "18" / "variables").rglob("*") if file.is_file()]
+    assert cost["bytes"] == sum(len(file.read_bytes()) for file in files) > 4 * cost["parameters"] / 2
+    flops = sum(layer.flops for layer in summarise(create("tiny")))
+    assert flops < cost["flops_per_image"] < 1.2 * flops
+    assert [cost[key] for key in ("energy_kwh", "co2_kg", "method", "region")] == [None] * 4
+
+
+def test_energy_adds_up_over_stops_and_is_not_known_if_a_part_was_not_measured(noise, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcamjax.training.loop.Meter", tiny.CountingMeter)
+    known = tiny.config(noise.path, **{"carbon.country": "FRA"})
+    stopped_at(8, known, noise, tmp_path / "run", monkeypatch)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    cost = fit(known, noise, tiny.split(noise), RunFolder(tmp_path / "run"))["cost"]
+    # Six stretches: up to the steps 4, 6, 8, 12, 16 and 18.
+    assert (cost["energy_kwh"], cost["co2_kg"], cost["method"], cost["region"]) == (6, 60, "counting", "FRA")
+    assert cost["train_ms_per_image"] == pytest.approx(1000 * 6 / 48)
+    cost = fit(tiny.config(noise.path), noise, tiny.split(noise), RunFolder(tmp_path / "copy"))["cost"]
+    assert [cost[key] for key in ("energy_kwh", "co2_kg", "method", "region")] == [None] * 4
 
 
 @pytest.mark.parametrize("stop", [4, 6])
