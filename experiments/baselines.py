@@ -14,7 +14,8 @@ def run() -> None:
     for part in parts:
         patches.require_labels(split.part(part))
     baseline = fit_baseline(config, patches, split, folder)
-    metrics = {part: write_evaluation(folder, part, baseline.predict(patches, split, part)) for part in parts}
+    with folder.lock("results"):
+        metrics = {part: write_evaluation(folder, part, baseline.predict(patches, split, part)) for part in parts}
     cost = baseline.record["milliseconds_per_image"]
     print(metric_table(metrics))
     print(f"{baseline.record['model']}: {cost['training']:.2f} ms an image to fit, {cost['prediction']:.2f} to predict")

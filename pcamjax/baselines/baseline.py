@@ -76,7 +76,8 @@ def fit_baseline(config: ConfigDict, patches: Patches, split: Split, folder: Run
     nothing else is read.
 
     Raises:
-      InputError: the configuration, the data, the network's run or the folder do not allow it.
+      InputError: the configuration, the data, the network's run or the folder do not allow it, or another process is at
+        work there.
     """
     _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
@@ -85,33 +86,34 @@ def fit_baseline(config: ConfigDict, patches: Patches, split: Split, folder: Run
     features = open_features(config, data)
     data |= features.identity
     folder.require_fits(config, data)
-    if (record := folder.record()) is not None:
-        return Baseline(folder, features, load_classifier(folder.classifier), record)
-    used = train
-    if 0 < config.max_train < len(train):
-        used = np.sort(np.random.default_rng(config.seed).choice(train, config.max_train, replace=False))
-    name = config.model.name
-    print(f"{name} on {features.name}: {len(used)} of {len(train)} patches to fit on, {len(valid)} to choose by")
-    train_examples, train_seconds = _examples(features, patches, used)
-    valid_examples, valid_seconds = _examples(features, patches, valid)
-    classifier, candidates = choose(name, config.seed, config.grid[name].to_dict(), train_examples, valid_examples,
-                                    standardise=features.standardise)
-    chosen = candidates[0]
-    record = {
-        "model": f"{name} on {features.name}", "features": train_examples.features.shape[1],
-        "chosen": chosen.to_dict(), "candidates": [candidate.to_dict() for candidate in candidates],
-        "fitted_on": len(used), "feature_seconds": {"train": train_seconds, "valid": valid_seconds},
-        "milliseconds_per_image": {
-            "training": 1000 * (train_seconds + chosen.fit_seconds) / len(used),
-            "search": 1000 * (train_seconds + sum(candidate.fit_seconds for candidate in candidates)) / len(used),
-            "prediction": 1000 * (valid_seconds + chosen.score_seconds) / len(valid)},
-        "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
-                  **{role: len(indices) for role, indices in split.indices.items()}},
-    }
-    folder.claim(config, data)  # only now: whatever is refused before leaves no folder
-    save_classifier(classifier, folder.classifier)
-    folder.write_record(record)
-    return Baseline(folder, features, classifier, record)
+    with folder.lock("training"):
+        if (record := folder.record()) is not None:
+            return Baseline(folder, features, load_classifier(folder.classifier), record)
+        used = train
+        if 0 < config.max_train < len(train):
+            used = np.sort(np.random.default_rng(config.seed).choice(train, config.max_train, replace=False))
+        name = config.model.name
+        print(f"{name} on {features.name}: {len(used)} of {len(train)} patches to fit on, {len(valid)} to choose by")
+        train_examples, train_seconds = _examples(features, patches, used)
+        valid_examples, valid_seconds = _examples(features, patches, valid)
+        classifier, candidates = choose(name, config.seed, config.grid[name].to_dict(), train_examples, valid_examples,
+                                        standardise=features.standardise)
+        chosen = candidates[0]
+        record = {
+            "model": f"{name} on {features.name}", "features": train_examples.features.shape[1],
+            "chosen": chosen.to_dict(), "candidates": [candidate.to_dict() for candidate in candidates],
+            "fitted_on": len(used), "feature_seconds": {"train": train_seconds, "valid": valid_seconds},
+            "milliseconds_per_image": {
+                "training": 1000 * (train_seconds + chosen.fit_seconds) / len(used),
+                "search": 1000 * (train_seconds + sum(candidate.fit_seconds for candidate in candidates)) / len(used),
+                "prediction": 1000 * (valid_seconds + chosen.score_seconds) / len(valid)},
+            "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
+                      **{role: len(indices) for role, indices in split.indices.items()}},
+        }
+        folder.claim(config, data)  # only now: whatever is refused before leaves no folder
+        save_classifier(classifier, folder.classifier)
+        folder.write_record(record)
+        return Baseline(folder, features, classifier, record)
 
 
 def open_features(config: ConfigDict, data: dict[str, str]) -> Features:

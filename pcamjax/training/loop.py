@@ -23,6 +23,7 @@ from pcamjax.files import sha256_file
 from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
+from pcamjax.stopping import Stopped, StopRequest, stop_requests
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
 from pcamjax.training.inputs import Inputs, choose_place, open_inputs
@@ -74,7 +75,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     Stopped at any moment and started again with the same arguments, a run ends with the same bits on CPUs.
 
     Raises:
-      InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
+      InputError: the configuration, the data or the folder do not allow it, another process trains there, or the loss
+        stopped being finite.
+      Stopped: SIGTERM or SIGINT came; the step under way was finished and saved.
     """
     _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
@@ -90,9 +93,11 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                       config.model.precision)
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
-        done = checkpoints.latest_step("last")
         data = data_identity(patches, split)
         folder.require_fits(config, data)
+        stack.enter_context(folder.lock("training"))
+        stop = stack.enter_context(stop_requests())
+        done = checkpoints.latest_step("last")
         if done is None:
             # Before the folder is taken: the file of weights may not be there, or be another network's.
             state, progress = _begin(config)
@@ -120,10 +125,12 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
+                if stop.signal:
+                    raise Stopped(f"{stop.signal} came; step {number} is saved, start the same command again to go on")
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar)
-                number = until
+                state, number = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
+                                           stop)
                 if number == epoch_end:
                     log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
                                 **_validate(forward, state, inputs, patches.labels[valid], loss),
@@ -177,8 +184,9 @@ def _require_settings(config: ConfigDict) -> None:
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
-               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm) -> TrainState:
-    """Takes these steps, a few a dispatch, and adds them to `sums`."""
+               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm, stop: StopRequest
+               ) -> tuple[TrainState, int]:
+    """Takes these steps, a few a dispatch, or those before a `stop`, adds them to `sums` and tells the last one."""
     started, limit, before = time.perf_counter(), config.input.steps_per_dispatch, None
     for first in range(0, len(steps), limit):
         taken = steps[first:first + limit]
@@ -191,9 +199,11 @@ def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: T
             sums.add(*before, config.batch_size)
         before = taken, metrics
         bar.update(len(taken) * config.batch_size)
+        if stop.signal:
+            break
     sums.add(*before, config.batch_size)
     sums.seconds += time.perf_counter() - started
-    return state
+    return state, taken[-1]
 
 
 def _validate(forward: Forward, state: TrainState, inputs: Inputs, labels: Int[np.ndarray, " n"], loss: Callable
