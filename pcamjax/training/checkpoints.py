@@ -135,8 +135,8 @@ class Checkpoints:
     def _remove(self, kind: Kind, steps: list[int]) -> None:
         """Removes checkpoints; they lose their names first, so that half of one is never taken for one."""
         for step in steps:
-            (self.folder / kind / str(step)).rename(self.folder / kind / f".{step}.{secrets.token_hex(4)}")
-        self._clear()
+            nameless = (self.folder / kind / str(step)).rename(self.folder / kind / f".{step}.{secrets.token_hex(4)}")
+            shutil.rmtree(nameless, ignore_errors=True)
 
     def _clear(self) -> None:
         """Removes what has no name of its own yet or any more; a killed process leaves such."""

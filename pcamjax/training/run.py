@@ -30,7 +30,11 @@ FREE_KEYS = ("data.path", "features.run", "input", "model.remat", "parallel")
 UNCLAIMED = re.compile(r"data\.json|\..*\.(lock|tmp)")
 # By work: where its half-written files lie that a killed process may have left.
 WRITTEN = {"training": (".",), "results": ("predictions", "evaluation", "explanations")}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn", "skops")
+PACKAGES = ("pcamjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "scikit-learn",
+            "skops", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+# What in a process' environment may change its numbers, by the beginnings of the names.
+VARIABLES = ("JAX_", "LIBTPU_", "NVIDIA_TF32_", "PCAMJAX_", "XLA_")
+OPTIONS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
 
 
 class RunFolder:
@@ -169,11 +173,12 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     return {"python": platform.python_version(), "platform": platform.platform(),
             "command": ["python", *sys.orig_argv[1:]],
-            "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
-                        "processes": jax.process_count()},
+                        "runtime": devices[0].client.platform_version, "processes": jax.process_count()},
             "cpu_count": os.cpu_count(), "cpu_kernels": compiled.status(),
-            "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
+            "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+            "options": {name: getattr(jax.config, name) for name in OPTIONS}, "git": _git()}
 
 
 def _version(package: str) -> str | None:
