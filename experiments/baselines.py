@@ -17,8 +17,9 @@ def run() -> None:
         patches.require_labels(split.part(part))
     baseline = fit_baseline(config, patches, split, folder)
     meter = Meter(config.carbon.country)
-    metrics = {part: write_evaluation(folder, part, *baseline.measured_predictions(patches, split, part, meter))
-               for part in parts}
+    with folder.lock("results"):
+        metrics = {part: write_evaluation(folder, part, *baseline.measured_predictions(patches, split, part, meter))
+                   for part in parts}
     fitting, prediction = baseline.record["cost"], read_json(folder.evaluation(launch.SPLIT.value))["cost"]
     print(metric_table(metrics))
     print(f"{baseline.record['model']}: {fitting['train_ms_per_image']:.2f} ms an image to fit, "

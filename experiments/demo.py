@@ -20,8 +20,9 @@ def run() -> None:
     patches, split = launch.open_split(config)
     fit(config, patches, split, folder)
     trained = load_run(folder.path)
-    metrics = evaluate_run(trained, patches, split, "test")
-    explain_run(trained, patches, split, "test", 16)
+    with folder.lock("results"):
+        metrics = evaluate_run(trained, patches, split, "test")
+        explain_run(trained, patches, split, "test", 16)
     print(metric_table({"test": metrics}))
     print(f"report: {write_report(folder.path)}")
 

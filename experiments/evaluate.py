@@ -50,7 +50,8 @@ def _validation(folder: RunFolder, predictions: Predictions) -> Predictions | No
 
 def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
-    metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+    with trained.folder.lock("results"):
+        metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
     print(metric_table({part: metrics}))
     print(interval_table(read_json(trained.folder.evaluation(part))["assessment"]))
     print(f"report: {write_report(trained.folder.path)}")

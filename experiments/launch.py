@@ -1,11 +1,15 @@
-"""What all jobs share: flags in, one clear line and exit code 2 for bad input."""
+"""What all jobs share: flags in, one clear line and exit code 2 for bad input, 75 for work that a signal ended."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,7 +23,11 @@ from pcamjax.host_memory import keep_freed_memory
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
 from pcamjax.ops.compiled import cache_folder, processor
+from pcamjax.stopping import SIGNALS
 from pcamjax.training.run import RunFolder, data_identity, flatten
+
+STOPPED = os.EX_TEMPFAIL
+"""The exit code, 75, after SIGTERM or SIGINT: no failure, the same command goes on or does the work again."""
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
@@ -31,12 +39,14 @@ RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statis
 SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
+VERIFY = flags.DEFINE_bool("verify", False, "Read the whole store first and compare it with its hashes.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
 
 
 def main(run: Callable[..., None], config: str = "configs/default.py") -> None:
-    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2.
+    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2, the work's end by a
+    signal one line and exit code `STOPPED`.
 
     `config` is the experiment where --config names none. A `run` with a parameter is given the arguments that are no
     flags; with one that has none such an argument is an error.
@@ -62,11 +72,40 @@ def main(run: Callable[..., None], config: str = "configs/default.py") -> None:
 
     def guarded(arguments: list[str]) -> None:
         try:
-            run(arguments[1:]) if takes_arguments else run()
+            with _signals():
+                run(arguments[1:]) if takes_arguments else run()
         except InputError as error:
             _refuse(_one_line(error))
+        except KeyboardInterrupt as stop:
+            said = str(stop) or "a signal came; nothing is left half-written, start the same command again"
+            print(f"stopped: {said}", file=sys.stderr)
+            sys.exit(STOPPED)
 
     app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM does what SIGINT does, and a second one of them ends the process at once, whatever it is busy with."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:  # in a thread: the main one hears of a signal only between two calls of C, which may be long
+        came = 0
+        while number := os.read(reader, 1):
+            came += number[0] in SIGNALS
+            if came == 2:
+                os._exit(128 + number[0])
+        os.close(reader)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.set_wakeup_fd(writer)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.set_wakeup_fd(before[1])
+        os.close(writer)
 
 
 def keep_compiled_programs() -> None:
@@ -99,11 +138,13 @@ def open_split(config: ConfigDict) -> tuple[Patches, Split]:
     """The store that the configuration names and its split; prints what the split is.
 
     Raises:
-      InputError: no store is named, it is not whole, or the split is not possible.
+      InputError: no store is named, it is not whole or, by --verify, not as written, or the split is not possible.
     """
     if not config.data.path:
         raise InputError("config.data.path is empty; name a store made by experiments.prepare: --config.data.path=...")
     patches = Patches.open(config.data.path)
+    if VERIFY.value:
+        patches.verify()
     split = make_split(patches, **config.data.split)
     print(f"split {split.name}: {split.description}")
     return patches, split

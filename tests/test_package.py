@@ -21,7 +21,7 @@ LAYERS = (
     {"weights"},
     {"models", "data"},
     {"ops", "download"},
-    {"files", "host_memory", "meter"},
+    {"files", "host_memory", "locks", "meter", "stopping"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -92,7 +92,8 @@ def fit_baseline(config: ConfigDict, patches: Patches, split: Split, folder: Run
     nothing else is read.
 
     Raises:
-      InputError: the configuration, the data, the network's run or the folder do not allow it.
+      InputError: the configuration, the data, the network's run or the folder do not allow it, or another process is at
+        work there.
     """
     _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
@@ -101,37 +102,38 @@ def fit_baseline(config: ConfigDict, patches: Patches, split: Split, folder: Run
     features = open_features(config, data)
     data |= features.identity
     folder.require_fits(config, data)
-    if (record := folder.record()) is not None:
-        return Baseline(folder, features, load_classifier(folder.classifier), record)
-    used = train
-    if 0 < config.max_train < len(train):
-        used = np.sort(np.random.default_rng(config.seed).choice(train, config.max_train, replace=False))
-    name = config.model.name
-    print(f"{name} on {features.name}: {len(used)} of {len(train)} patches to fit on, {len(valid)} to choose by")
-    meter = Meter(config.carbon.country)
-    features.extract(patches, used[:1])  # compiles
-    train_examples, train_spent = _examples(features, patches, used, meter)
-    valid_examples, valid_spent = _examples(features, patches, valid, meter)
-    classifier, candidates = choose(name, config.seed, config.grid[name].to_dict(), train_examples, valid_examples,
-                                    standardise=features.standardise, meter=meter)
-    chosen = candidates[0]
-    record = {
-        "model": f"{name} on {features.name}", "features": train_examples.features.shape[1],
-        "chosen": chosen.to_dict(), "candidates": [candidate.to_dict() for candidate in candidates],
-        "fitted_on": len(used), "feature_seconds": {"train": train_spent.seconds, "valid": valid_spent.seconds},
-        "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
-                  **{role: len(indices) for role, indices in split.indices.items()}},
-    }
-    folder.claim(config, data)  # only now: whatever is refused before leaves no folder
-    save_classifier(classifier, folder.classifier)
-    # Of the settings that were chosen; the candidates hold what the search took.
-    record["cost"] = {"train_ms_per_image": 1000 * (train_spent.seconds + chosen.fit_seconds) / len(used),
-                      "parameters": None, "bytes": folder.classifier.stat().st_size + features.size,
-                      "flops_per_image": None,
-                      **meter.cost(train_spent.kwh + chosen.fit_kwh, train_spent.co2_kg + chosen.fit_co2_kg),
-                      "device": features.device}
-    folder.write_record(record)
-    return Baseline(folder, features, classifier, record)
+    with folder.lock("training"):
+        if (record := folder.record()) is not None:
+            return Baseline(folder, features, load_classifier(folder.classifier), record)
+        used = train
+        if 0 < config.max_train < len(train):
+            used = np.sort(np.random.default_rng(config.seed).choice(train, config.max_train, replace=False))
+        name = config.model.name
+        print(f"{name} on {features.name}: {len(used)} of {len(train)} patches to fit on, {len(valid)} to choose by")
+        meter = Meter(config.carbon.country)
+        features.extract(patches, used[:1])  # compiles
+        train_examples, train_spent = _examples(features, patches, used, meter)
+        valid_examples, valid_spent = _examples(features, patches, valid, meter)
+        classifier, candidates = choose(name, config.seed, config.grid[name].to_dict(), train_examples, valid_examples,
+                                        standardise=features.standardise, meter=meter)
+        chosen = candidates[0]
+        record = {
+            "model": f"{name} on {features.name}", "features": train_examples.features.shape[1],
+            "chosen": chosen.to_dict(), "candidates": [candidate.to_dict() for candidate in candidates],
+            "fitted_on": len(used), "feature_seconds": {"train": train_spent.seconds, "valid": valid_spent.seconds},
+            "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
+                      **{role: len(indices) for role, indices in split.indices.items()}},
+        }
+        folder.claim(config, data)  # only now: whatever is refused before leaves no folder
+        save_classifier(classifier, folder.classifier)
+        # Of the settings that were chosen; the candidates hold what the search took.
+        record["cost"] = {"train_ms_per_image": 1000 * (train_spent.seconds + chosen.fit_seconds) / len(used),
+                          "parameters": None, "bytes": folder.classifier.stat().st_size + features.size,
+                          "flops_per_image": None,
+                          **meter.cost(train_spent.kwh + chosen.fit_kwh, train_spent.co2_kg + chosen.fit_co2_kg),
+                          "device": features.device}
+        folder.write_record(record)
+        return Baseline(folder, features, classifier, record)
 
 
 def open_features(config: ConfigDict, data: dict[str, str]) -> Features:

@@ -11,6 +11,7 @@
 The bytes depend on the source's patches alone: no times, no paths.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -27,7 +28,8 @@ from jaxtyping import Int8, Integer, UInt8
 from tqdm import tqdm
 
 from pcamjax.errors import InputError
-from pcamjax.files import read_json, require_space, sha256_file
+from pcamjax.files import read_json, require_space, sha256_file, sync
+from pcamjax.locks import locked
 
 IMAGE_SHAPE = (96, 96, 3)
 BATCH = 1024
@@ -124,24 +126,29 @@ def write_store(source: Source, path: str | os.PathLike) -> Patches:
     """Converts a source into a new store at `path`, which is there only once it is whole, and opens it.
 
     Raises:
-      InputError: `path` exists, a batch breaks the contract of `PatchBatch`, or the disk is full;
-        nothing is left then.
+      InputError: `path` exists, another process writes it, a batch breaks the contract of `PatchBatch`, or the disk is
+        full; nothing is left then.
     """
     path, count = Path(path), len(source)
     refuse_existing(path)
     if not count:
         raise InputError(f"{source.name}: holds no patches, nothing to convert")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        require_space(path.parent, count * (int(np.prod(IMAGE_SHAPE)) + 1024))
-        _write_arrays(source, count, temporary)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose "
-                         "another output, nothing is left of this conversion") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked(path.with_name(f".{path.name}.lock"), "conversion"):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
+            shutil.rmtree(left)
+        try:
+            temporary.mkdir()
+            require_space(path.parent, count * (int(np.prod(IMAGE_SHAPE)) + 1024))
+            _write_arrays(source, count, temporary)
+            for file in (*temporary.iterdir(), temporary):
+                sync(file)
+            os.rename(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose "
+                             "another output, nothing is left of this conversion") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return Patches.open(path)
 
 
@@ -170,8 +177,6 @@ def _write_arrays(source: Source, count: int, folder: Path) -> None:
                 names[key] += getattr(batch, key)
             done += size
             progress.update(size)
-        file.flush()
-        os.fsync(file.fileno())
         if done != count:
             raise InputError(f"{source.name}: gave {done} patches of the {count} announced; it was cut short")
     columns = {"labels": labels, "digests": digests, **{key: np.array(names[key]) for key in names}}

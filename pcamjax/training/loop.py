@@ -25,6 +25,7 @@ from pcamjax.meter import Meter, Spent, none_if_nan
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
 from pcamjax.ops.flops import plain_flops
+from pcamjax.stopping import Stopped, StopRequest, stop_requests
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
 from pcamjax.training.inputs import Inputs, choose_place, open_inputs
@@ -93,7 +94,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     Stopped at any moment and started again with the same arguments, a run ends with the same bits on CPUs.
 
     Raises:
-      InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
+      InputError: the configuration, the data or the folder do not allow it, another process trains there, or the loss
+        stopped being finite.
+      Stopped: SIGTERM or SIGINT came; the step under way was finished and saved.
     """
     _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
@@ -110,9 +113,11 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     meter = Meter(config.carbon.country)
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
-        done = checkpoints.latest_step("last")
         data = data_identity(patches, split)
         folder.require_fits(config, data)
+        stack.enter_context(folder.lock("training"))
+        stop = stack.enter_context(stop_requests())
+        done = checkpoints.latest_step("last")
         if done is None:
             # Before the folder is taken: the file of weights may not be there, or be another network's.
             state, progress = _begin(config)
@@ -142,11 +147,12 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
+                if stop.signal:
+                    raise Stopped(f"{stop.signal} came; step {number} is saved, start the same command again to go on")
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
-                                   meter)
-                number = until
+                state, number = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
+                                           meter, stop)
                 if number == epoch_end:
                     log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
                                 **_validate(forward, state, inputs, patches.labels[valid], loss),
@@ -201,8 +207,10 @@ def _require_settings(config: ConfigDict) -> None:
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
-               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm, meter: Meter) -> TrainState:
-    """Takes these steps, a few a dispatch, and adds them and what they took to `sums`."""
+               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm, meter: Meter, stop: StopRequest
+               ) -> tuple[TrainState, int]:
+    """Takes these steps, a few a dispatch, or those before a `stop`, adds them and what they took to `sums` and tells
+    the last one."""
     limit, before = config.input.steps_per_dispatch, None
     with meter.measure() as spent:
         for first in range(0, len(steps), limit):
@@ -216,9 +224,11 @@ def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: T
                 sums.add(*before, config.batch_size)
             before = taken, metrics
             bar.update(len(taken) * config.batch_size)
+            if stop.signal:
+                break
         sums.add(*before, config.batch_size)
     sums.spend(spent)
-    return state
+    return state, taken[-1]
 
 
 def _validate(forward: Forward, state: TrainState, inputs: Inputs, labels: Int[np.ndarray, " n"], loss: Callable

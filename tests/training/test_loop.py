@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pcamjax.errors import InputError
 from pcamjax.models import create
 from pcamjax.models.summary import summarise
 from pcamjax.models.variables import initial_variables
+from pcamjax.stopping import Stopped
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.loop import EpochSums, fit
 from pcamjax.training.phases import make_phases
@@ -131,6 +133,33 @@ def test_energy_adds_up_over_stops_and_is_not_known_if_a_part_was_not_measured(n
     assert cost["train_ms_per_image"] == pytest.approx(1000 * 6 / 48)
     cost = fit(tiny.config(noise.path), noise, tiny.split(noise), RunFolder(tmp_path / "copy"))["cost"]
     assert [cost[key] for key in ("energy_kwh", "co2_kg", "method", "region")] == [None] * 4
+@pytest.mark.parametrize(("number", "step", "saved"), [(signal.SIGTERM, 1, 2), (signal.SIGINT, 7, 8)])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(finished, noise, tmp_path, monkeypatch,
+                                                                            number, step, saved):
+    folder, _ = finished
+    config = tiny.config(noise.path, checkpoint_every=100)
+    add = EpochSums.add
+
+    def add_and_kill(sums, steps, *rest):
+        add(sums, steps, *rest)
+        if steps[0] == step:
+            os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match=f"{number.name} came; step {saved} is saved"):
+        patched.setattr(EpochSums, "add", add_and_kill)
+        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step("last") == saved
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert epochs(tmp_path / "run") == epochs(folder.path)
+    assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_two_trainings_do_not_meet_in_a_folder(finished, noise):
+    folder, _ = finished
+    with folder.lock("training"), pytest.raises(InputError, match="whole: process .* is at work there; wait for its"):
+        fit(tiny.config(noise.path), noise, tiny.split(noise), RunFolder(folder.path))
 
 
 @pytest.mark.parametrize("stop", [4, 6])

@@ -52,7 +52,7 @@ class _Part:
 @dataclass(frozen=True)
 class _PcamHdf5:
     parts: list[_Part]
-    scratch: Path | None
+    output: Path | None
     name: str = "pcam_hdf5"
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class _PcamHdf5:
     def batches(self) -> Iterator[PatchBatch]:
         for part in self.parts:
             count = len(part.labels)
-            with _images(part.x, count, self.scratch) as images:
+            with _images(part.x, count, self.output) as images:
                 for start in range(0, count, BATCH):
                     rows = range(start, min(start + BATCH, count))
                     with _readable(part.x):
@@ -72,11 +72,12 @@ class _PcamHdf5:
 
 
 def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
-                   scratch: str | os.PathLike | None = None) -> Source:
+                   output: str | os.PathLike | None = None) -> Source:
     """Opens the parts of PCam that are in `folder` (train, valid, test: at least one), in this order.
 
     Ids are "<part>_<row>". Slides are the `wsi` column of the meta file, "" where there is none. A
-    packed x file is unpacked into `scratch` (default: the system's temporary folder) while it is read.
+    packed x file is unpacked while it is read: beside `output`, the store that it is meant for, where `write_store`
+    clears away what a killed process left; by default in the system's temporary folder.
 
     Args:
       verify_published: demand the published files: sizes, balance, and the MD5 of .gz and .csv files.
@@ -85,7 +86,7 @@ def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
       InputError: one file of a pair is missing, truncated or of another layout; lengths differ; a label is
         not 0 or 1; with `verify_published`, a size or hash is not the published one.
     """
-    folder, scratch = Path(folder), None if scratch is None else Path(scratch)
+    folder, output = Path(folder), None if output is None else Path(output)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {STEM}<part>_x.h5 and _y.h5 (or .h5.gz) in it")
     parts = []
@@ -106,13 +107,13 @@ def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
             raise InputError(f"{y}: {len(labels)} labels, {labels.sum()} of them 1, but the published part "
                              f"{name!r} has {PUBLISHED_COUNT[name]}, about half of them 1; download it again")
         if x.suffix != ".gz":
-            with _images(x, len(labels), scratch):
+            with _images(x, len(labels), output):
                 pass
         parts.append(_Part(name, x, labels, _read_slides(meta, labels)))
     if not parts:
         raise InputError(f"{folder}: no file {STEM}<part>_x.h5 or _y.h5 (.h5.gz) with part "
                          f"{', '.join(PARTS)}")
-    return _PcamHdf5(parts, scratch)
+    return _PcamHdf5(parts, output)
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -142,13 +143,14 @@ def _dataset(file: Path, source: Path, key: str) -> Iterator[h5py.Dataset]:
 
 
 @contextlib.contextmanager
-def _images(path: Path, count: int, scratch: Path | None) -> Iterator[h5py.Dataset]:
+def _images(path: Path, count: int, output: Path | None) -> Iterator[h5py.Dataset]:
     """The data set `x` of a plain or packed file, which must hold `count` patches of 96x96 RGB."""
     with contextlib.ExitStack() as stack:
         file = path
         if path.suffix == ".gz":
             # HDF5 seeks: read through gzip, each step back would unpack the file from its start.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=".pcam-"))
+            place = {} if output is None else {"dir": output.parent, "prefix": f".{output.name}.", "suffix": ".tmp"}
+            folder = stack.enter_context(tempfile.TemporaryDirectory(**place))
             file = Path(folder) / path.stem
             _unpack(path, file, limit=count * int(np.prod(IMAGE_SHAPE)) * 11 // 10 + (64 << 20))
         dataset = stack.enter_context(_dataset(file, path, "x"))
