@@ -159,8 +159,9 @@ def _key(config: dict[str, Any], meta: dict[str, Any]) -> str:
 
 
 def _variant(config: dict[str, Any], meta: dict[str, Any]) -> str:
-    checkpoint = str(meta.get("checkpoint")).split(",")[0]
-    how = [checkpoint if checkpoint in ("last", "best") else "", meta.get("averaged")]
+    # Of a baseline it says the settings that were chosen, which may differ from fold to fold.
+    checkpoint = "" if "features" in config else re.sub(r", step \d+", "", str(meta.get("checkpoint")))
+    how = [checkpoint, meta.get("averaged"), meta.get("store_sha256")]
     return json.dumps([_settings(config), how], sort_keys=True)
 
 
@@ -203,7 +204,21 @@ def _cost(record: Path, evaluation: Path) -> dict[str, float]:
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{file}: cost.{name} is {value}, expected a number from 0; make it again")
         cost |= known
-    parameters = read_table(record).get("parameters")
-    if "parameters" not in cost and isinstance(parameters, dict) and "total" in parameters:
-        cost["parameters"] = float(parameters["total"])
-    return cost
+    return _recorded(record) | cost
+
+
+def _recorded(file: Path) -> dict[str, float]:
+    """What a record of before there were costs says of them: training time, all epochs, and parameters."""
+    record = read_table(file)
+    try:
+        cost = {}
+        if "train_seconds" in record and "train" in record.get("split", {}):
+            cost["train_ms_per_image"] = 1000 * float(record["train_seconds"]) / record["split"]["train"]
+        if "milliseconds_per_image" in record:  # a baseline, of which one fit counts as training
+            cost["train_ms_per_image"] = float(record["milliseconds_per_image"]["training"])
+        if record.get("parameters"):
+            cost["parameters"] = float(record["parameters"]["total"])
+        return cost
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{file}: not the record of a training ({type(error).__name__}: {error}); restore "
+                         "it") from None

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pcamjax.report.compared_runs import ComparedRun, as_models, read_runs
-from pcamjax.report.comparison_galleries import Galleries
+from pcamjax.report.comparison_galleries import Galleries, Gallery
 from pcamjax.report.comparison_tables import all_tables
 from pcamjax.report.html import write_page
 from pcamjax.report.significance import EQUAL, HIGHER, LEVEL, LOWER, Significance, against_reference, choose_reference
@@ -31,7 +32,7 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
         write_table(table, output / "tables")
     galleries = Galleries(models, split, output / "figures")
 
-    def section(title: str, names: Sequence[str], figures: Sequence[dict]) -> dict:
+    def section(title: str, names: Sequence[str], figures: Sequence[Gallery]) -> dict[str, Any]:
         return {"title": title, "tables": [tables[name] for name in names], "figures": list(figures)}
 
     return write_page(
@@ -74,8 +75,9 @@ def _legend(runs: Sequence[ComparedRun], significance: Significance, chosen_here
         lines.append(f"{HIGHER} or {LOWER}: significantly higher or lower than the reference, {name}, on the same "
                      f"patches (p < {LEVEL:g}); {EQUAL}: no significant difference. AUC by DeLong's test, accuracy by "
                      "McNemar's exact one, the others by paired bootstrap; the p-values of a metric are corrected "
-                     "together by Holm's method. DeLong's and McNemar's tests take patches for independent: where "
-                     "patches of a slide resemble each other, their p-values are too small.")
+                     "together by Holm's method. DeLong's and McNemar's tests take patches for independent; where "
+                     "slides are known, their p is therefore no smaller than that of the bootstrap over slides, and "
+                     "where they are not, p-values are too small if patches of a slide resemble each other.")
         if chosen_here:
             lines.append(f"{name} is the reference because its AUC is the best on these very patches, which favours "
                          "it; --reference names another.")

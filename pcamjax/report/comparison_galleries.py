@@ -139,7 +139,8 @@ class Galleries:
             figure = compared.accuracy_against_cost(panels, frontier=False)
             drawn = self._picture(figure, f"figure_{number}", "Triangles are networks, circles classical "
                                   "models. The two panels have scales of their own.")
-            yield Gallery(f"Figure {number}. Accuracy and {what} time", [drawn], absent=self._without(name))
+            yield Gallery(f"Figure {number}. Accuracy and {what} time", [drawn], self._mixed().strip(),
+                          self._without(name))
 
     def frontier(self) -> Gallery:
         """Accuracy against training time, inference time, size and CO2, with the models that none beats in both."""
@@ -147,16 +148,20 @@ class Galleries:
         title = "Frontier of accuracy against cost (not in the thesis)"
         absent = " ".join(filter(None, (self._without(name, f"{what}: ") for what, name, *_ in _FRONTIERS)))
         if not any(panel.points for panel in panels):
-            return Gallery(title, [], absent=f"Not drawn. {absent}")
+            return Gallery(title, [], absent="Not drawn: no cost was measured of any run here.")
         figure = compared.accuracy_against_cost(panels, frontier=True)
         drawn = self._picture(figure, "frontier", "As measured here.")
         return Gallery(title, [drawn], "On the line: no other model here is as accurate for less, or more accurate "
-                       "for as much. It knows nothing of intervals.", absent)
+                       f"for as much. It knows nothing of intervals.{self._mixed()}", absent)
 
     def _measured(self, cost: str, scale: float) -> list[compared.Point]:
         points = [compared.Point(model.title, model.published.family, scale * model.cost(cost),
                                  100 * model.mean("accuracy")) for model in self._models if model.runs]
         return [point for point in points if np.isfinite(point.cost + point.accuracy)]
+
+    def _mixed(self) -> str:
+        parts = {(run.metrics.n, run.predictions.ids.tobytes()) for model in self._models for run in model.runs}
+        return " Not all models here were measured on the same patches." if len(parts) > 1 else ""
 
     def _without(self, cost: str, what: str = "") -> str:
         names = [model.title for model in self._models if model.runs and not np.isfinite(model.cost(cost))]

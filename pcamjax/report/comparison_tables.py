@@ -37,6 +37,7 @@ def all_tables(models: Sequence[Model], significance: Significance) -> list[Tabl
         _cost(models),
         _tests(significance),
         _runs(models, significance),
+        _values(models, significance),
     ]
 
 
@@ -177,7 +178,8 @@ def _times(models: Sequence[Model], significance: Significance) -> Table:
     return Table("table_5.3", "Table 5.3. Time for an image, and accuracy", (("", 1), (MEASURED, 3), (PUBLISHED, 3)),
                  ("model", *columns, *columns), _rows(models, measured, published),
                  "Training: all epochs, over the number of training patches. Published times of networks are of a "
-                 "Tesla P100, those of the classical models of a CPU, a fifth of the patches and another test set.")
+                 "Tesla P100, those of the classical models of a CPU, a fifth of the patches and another test set. "
+                 "VGG19's 119.52 ms do not fit its published 6.54 hours, which make 125.9 ms.")
 
 
 def _further(models: Sequence[Model], significance: Significance) -> Table:
@@ -186,7 +188,8 @@ def _further(models: Sequence[Model], significance: Significance) -> Table:
     return Table("table_calibration", "Ranking and calibration, % (not in the thesis)", (),
                  ("model", *(TITLES[metric] for metric in _FURTHER)), rows,
                  "Average precision: higher is better. Brier score and expected calibration error: lower is better. "
-                 "No tests were made of these.")
+                 "A mark says which is higher, not which is better. In resamples the calibration error is biased "
+                 "upwards, of both models, so take its tests with care.")
 
 
 def _cost(models: Sequence[Model]) -> Table:
@@ -232,4 +235,26 @@ def _runs(models: Sequence[Model], significance: Significance) -> Table:
                          f"{run.metrics.positives:,}", text(significance.untested.get(run.name, "yes"))))
     return Table("table_runs", "The runs", (),
                  ("run", "model", "checkpoint or settings", "seed", "split", "slides shared with training", "patches",
-                  "metastasis", "on the patches of the reference"), rows, textual=True)
+                  "metastasis", "on the patches of the reference"), rows,
+                 "Every figure of merit of every run, with all digits and its test: tables/values.csv.", textual=True)
+
+
+def _values(models: Sequence[Model], significance: Significance) -> Table:
+    """One row a run and metric, for programs: fractions of 1, and nothing where there is nothing."""
+    def text(value: float) -> str:
+        return "" if math.isnan(value) else repr(value)
+
+    tests = {(test.run, test.metric): test for test in significance.tests}
+    rows = []
+    for model in models:
+        for run in model.runs:
+            for metric, found in run.estimates.items():
+                test = tests.get((run.name, metric))
+                tested = ("",) * 7 if test is None else (
+                    significance.reference.name, text(test.difference), text(test.low), text(test.high), test.test,
+                    text(test.p), text(test.adjusted))
+                rows.append((model.title, run.name, metric, str(run.metrics.n), text(found.value), text(found.low),
+                             text(found.high), *tested))
+    return Table("values", "Every figure of merit of every run", (),
+                 ("model", "run", "metric", "patches", "value", "low", "high", "reference", "difference",
+                  "difference_low", "difference_high", "test", "p", "p_holm"), rows)

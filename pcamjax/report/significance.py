@@ -7,9 +7,9 @@ import numpy as np
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.paired import Comparison, compare_each, holm
+from pcamjax.evaluation.weighted_metrics import METRICS
 from pcamjax.inference.predictions import require_same_patches
 from pcamjax.report.compared_runs import ComparedRun
-from pcamjax.report.thesis import METRICS
 
 LEVEL = 0.05
 HIGHER, LOWER, EQUAL = "▲", "▼", "≈"
@@ -80,17 +80,22 @@ def against_reference(runs: Sequence[ComparedRun], reference: ComparedRun) -> Si
         except InputError as error:
             untested[run.name] = str(error).partition("; score both")[0]
     made = compare_each(reference.predictions, [run.predictions for run in tested])
+    by_slide = bool(made) and made[0].resampling.unit == "slides"
     tests = []
     for metric in METRICS:
-        p = np.array([_p(comparison, metric) for comparison in made], dtype=float)
+        test = TESTS.get(metric, "bootstrap") + (" and bootstrap" if by_slide and metric in TESTS else "")
+        p = np.array([_p(comparison, metric, by_slide) for comparison in made], dtype=float)
         for run, comparison, plain, adjusted in zip(tested, made, p, holm(p), strict=True):
             difference = comparison.differences[metric]
-            tests.append(PairedTest(run.name, metric, TESTS.get(metric, "bootstrap"), difference.value, difference.low,
+            tests.append(PairedTest(run.name, metric, test, difference.value, difference.low,
                                     difference.high, float(plain), float(adjusted)))
     return Significance(reference, tuple(tests), untested, str(made[0].resampling) if made else "")
 
 
-def _p(comparison: Comparison, metric: str) -> float:
-    if metric == "auc":
-        return comparison.delong.p
-    return comparison.mcnemar.p if metric == "accuracy" else comparison.differences[metric].p
+def _p(comparison: Comparison, metric: str, by_slide: bool) -> float:
+    """Of the metric's test; where slides are known, which only the bootstrap heeds, no smaller than that one's."""
+    resampled = comparison.differences[metric].p
+    if metric not in TESTS:
+        return resampled
+    own = comparison.delong.p if metric == "auc" else comparison.mcnemar.p
+    return float(np.maximum(own, resampled)) if by_slide else own

@@ -1,16 +1,18 @@
 """The comparison: true to the run folders, published values apart, and open about what was not run or measured."""
 
 import csv
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 from made_runs import COST, scored, write_baseline, write_network
+from matplotlib.text import Text
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.metrics import read_evaluation
-from pcamjax.evaluation.paired import delong, holm, mcnemar
+from pcamjax.evaluation.paired import compare, delong, holm, mcnemar
 from pcamjax.inference.predictions import Predictions
 from pcamjax.report.comparison import write_comparison
 from pcamjax.report.comparison_figures import Panel, Point, accuracy_against_cost
@@ -112,6 +114,31 @@ def test_tests_are_those_of_each_metric_corrected_by_holm(folders, compared):
     assert "other was not tested" in text_of(compared)
 
 
+def test_values_for_programs_are_those_of_the_evaluation(folders, compared):
+    with open(compared.parent / "tables" / "values.csv", newline="", encoding="utf-8") as file:
+        rows = {(row["run"], row["metric"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 9 * len(folders)
+    for name, folder in folders.items():
+        for metric, found in json.loads((folder / "evaluation" / "test.json").read_text())["assessment"][
+                "intervals"].items():
+            assert [float(rows[name, metric][end]) for end in ("value", "low", "high")] == [
+                found[end] for end in ("value", "low", "high")]
+    assert rows["first", "auc"]["test"] == "DeLong" and rows["mobile", "auc"]["test"] == ""
+    assert rows["first", "brier"]["test"] == "bootstrap" and rows["other", "auc"]["p"] == ""
+
+
+def test_where_slides_are_known_no_p_is_smaller_than_that_of_the_bootstrap_over_slides(tmp_path):
+    slides = np.repeat([f"slide_{i}" for i in range(6)], 10)
+    made = [dataclasses.replace(scored(seed, error), slides=slides) for seed, error in ((2, 0.5), (4, 4.0))]
+    runs = [write_network(tmp_path / name, "scratch1", each) for name, each in zip("ab", made, strict=True)]
+    page = write_comparison(runs, tmp_path / "out", reference="a")
+    found = compare(made[1], made[0])
+    with open(page.parent / "tables" / "values.csv", newline="", encoding="utf-8") as file:
+        p = {(row["run"], row["metric"]): row["p"] for row in csv.DictReader(file)}
+    assert found.mcnemar.p < found.differences["accuracy"].p == float(p["b", "accuracy"])
+    assert found.differences["auc"].p < found.delong.p == float(p["b", "auc"])
+
+
 def test_a_named_reference_is_what_the_others_are_tested_against(folders, tmp_path):
     page = write_comparison([folders["first"], folders["mobile"]], tmp_path, reference="first")
     assert "▲" in table(page, "table_4.2")["MobileNet"]["measured here: AUC"]
@@ -198,9 +225,8 @@ def test_no_name_is_cut_off_or_laid_over_another():
     points = [Point(f"colour histogram + random forest {i}", "histogram", 1.0 + i, 90 + i / 100) for i in range(18)]
     figure = accuracy_against_cost([Panel("a", "b", points), Panel("c", "d", points[:1])], frontier=True)
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
     for axes in figure.axes:
-        boxes = sorted((text.get_window_extent(renderer) for text in axes.texts), key=lambda box: box.y0)
+        boxes = sorted((Text.get_window_extent(text) for text in axes.texts), key=lambda box: box.y0)
         assert len(boxes) in (18, 1)
         assert all(below.y1 <= above.y0 + 1 for below, above in zip(boxes, boxes[1:], strict=False))
         for box in boxes:
