@@ -4,14 +4,15 @@ import ast
 import math
 import re
 import struct
-from typing import BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import NamedTuple
 
 import numpy as np
 
 LONGEST_HEADER = 10_000  # bytes
 _FIELD = r"'[<>|=]?[a-zA-Z]\d*'"
 # As NumPy writes it, with the fields of a structured dtype that lie in a classifier's trees.
-_HEADER = re.compile(rf"\{{'descr': (?P<descr>{_FIELD}|\[\('\w+', {_FIELD}\)(?:, \('\w+', {_FIELD}\))*\]), "
+_HEADER = re.compile(rf"\{{'descr': (?P<descr>{_FIELD}|\[\('\w*', {_FIELD}\)(?:, \('\w*', {_FIELD}\))*\]), "
                      r"'fortran_order': (?P<fortran>True|False), "
                      r"'shape': \((?P<shape>(?:\d{1,15},(?: \d{1,15}(?:, \d{1,15})*)?)?)\),? \} *\n")
 
@@ -30,7 +31,7 @@ class NpyHeader(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO, size: int) -> NpyHeader:
+def read_header(file: BufferedIOBase, size: int) -> NpyHeader:
     """Reads the header of an array that is alone in `size` bytes.
 
     Raises:
@@ -61,7 +62,7 @@ def read_header(file: BinaryIO, size: int) -> NpyHeader:
     return header
 
 
-def read_values(file: BinaryIO, header: NpyHeader) -> np.ndarray:
+def read_values(file: BufferedIOBase, header: NpyHeader) -> np.ndarray:
     """The values that follow a header.
 
     Raises:
