@@ -21,7 +21,8 @@ LAYERS = (
     {"weights"},
     {"models", "data"},
     {"ops", "download"},
-    {"files", "host_memory", "locks", "meter", "stopping"},
+    {"hdf5"},
+    {"files", "host_memory", "isolation", "locks", "meter", "npy", "stopping"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
