@@ -97,16 +97,17 @@ def compare_each(reference: Predictions, others: Sequence[Predictions], *,
         require_same_patches(other, reference)
     resampling = plan(reference, samples, seed)
 
-    def measured(model: Predictions, point: OperatingPoint | None) -> _Measured:
-        threshold = threshold_at(point, model)
+    thresholds = [threshold_at(points[1], other) for other in others]
+
+    def measured(model: Predictions, threshold: float) -> _Measured:
         measure = WeightedMetrics(model.labels, model.scores, threshold)
         return _Measured(measure.of_all(), resampled(measure, model, resampling),
                          model.scores.astype(np.float64) > threshold)
 
-    theirs = measured(reference, points[0])
+    theirs = measured(reference, threshold_at(points[0], reference))
     made = []
-    for other in others:
-        ours = measured(other, points[1])
+    for other, threshold in zip(others, thresholds, strict=True):
+        ours = measured(other, threshold)
         differences = {name: _difference(ours.values[name], theirs.values[name], ours.drawn[name] - theirs.drawn[name],
                                          resampling) for name in METRICS}
         made.append(Comparison(differences, resampling, delong(other.labels, other.scores, reference.scores),

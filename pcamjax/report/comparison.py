@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pcamjax.report.compared_runs import ComparedRun, as_models, read_runs
-from pcamjax.report.comparison_galleries import Galleries
+from pcamjax.report.comparison_galleries import Galleries, Gallery
 from pcamjax.report.comparison_tables import all_tables
 from pcamjax.report.html import write_page
 from pcamjax.report.significance import EQUAL, HIGHER, LEVEL, LOWER, Significance, against_reference, choose_reference
@@ -31,7 +32,7 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
         write_table(table, output / "tables")
     galleries = Galleries(models, split, output / "figures")
 
-    def section(title: str, names: Sequence[str], figures: Sequence[dict]) -> dict:
+    def section(title: str, names: Sequence[str], figures: Sequence[Gallery]) -> dict[str, Any]:
         return {"title": title, "tables": [tables[name] for name in names], "figures": list(figures)}
 
     return write_page(
