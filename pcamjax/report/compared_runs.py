@@ -204,7 +204,21 @@ def _cost(record: Path, evaluation: Path) -> dict[str, float]:
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{file}: cost.{name} is {value}, expected a number from 0; make it again")
         cost |= known
-    parameters = read_table(record).get("parameters")
-    if "parameters" not in cost and isinstance(parameters, dict) and "total" in parameters:
-        cost["parameters"] = float(parameters["total"])
-    return cost
+    return _recorded(record) | cost
+
+
+def _recorded(file: Path) -> dict[str, float]:
+    """What a record of before there were costs says of them: training time, all epochs, and parameters."""
+    record = read_table(file)
+    try:
+        cost = {}
+        if "train_seconds" in record and "train" in record.get("split", {}):
+            cost["train_ms_per_image"] = 1000 * float(record["train_seconds"]) / record["split"]["train"]
+        if "milliseconds_per_image" in record:  # a baseline, of which one fit counts as training
+            cost["train_ms_per_image"] = float(record["milliseconds_per_image"]["training"])
+        if record.get("parameters"):
+            cost["parameters"] = float(record["parameters"]["total"])
+        return cost
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{file}: not the record of a training ({type(error).__name__}: {error}); restore "
+                         "it") from None

@@ -178,7 +178,8 @@ def _times(models: Sequence[Model], significance: Significance) -> Table:
     return Table("table_5.3", "Table 5.3. Time for an image, and accuracy", (("", 1), (MEASURED, 3), (PUBLISHED, 3)),
                  ("model", *columns, *columns), _rows(models, measured, published),
                  "Training: all epochs, over the number of training patches. Published times of networks are of a "
-                 "Tesla P100, those of the classical models of a CPU, a fifth of the patches and another test set.")
+                 "Tesla P100, those of the classical models of a CPU, a fifth of the patches and another test set. "
+                 "VGG19's 119.52 ms do not fit its published 6.54 hours, which make 125.9 ms.")
 
 
 def _further(models: Sequence[Model], significance: Significance) -> Table:
@@ -187,7 +188,8 @@ def _further(models: Sequence[Model], significance: Significance) -> Table:
     return Table("table_calibration", "Ranking and calibration, % (not in the thesis)", (),
                  ("model", *(TITLES[metric] for metric in _FURTHER)), rows,
                  "Average precision: higher is better. Brier score and expected calibration error: lower is better. "
-                 "No tests were made of these.")
+                 "A mark says which is higher, not which is better. In resamples the calibration error is biased "
+                 "upwards, of both models, so take its tests with care.")
 
 
 def _cost(models: Sequence[Model]) -> Table:

@@ -7,9 +7,9 @@ import numpy as np
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.paired import Comparison, compare_each, holm
+from pcamjax.evaluation.weighted_metrics import METRICS
 from pcamjax.inference.predictions import require_same_patches
 from pcamjax.report.compared_runs import ComparedRun
-from pcamjax.report.thesis import METRICS
 
 LEVEL = 0.05
 HIGHER, LOWER, EQUAL = "▲", "▼", "≈"

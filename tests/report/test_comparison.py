@@ -124,7 +124,7 @@ def test_values_for_programs_are_those_of_the_evaluation(folders, compared):
             assert [float(rows[name, metric][end]) for end in ("value", "low", "high")] == [
                 found[end] for end in ("value", "low", "high")]
     assert rows["first", "auc"]["test"] == "DeLong" and rows["mobile", "auc"]["test"] == ""
-    assert rows["first", "brier"]["p"] == "" and rows["other", "auc"]["p"] == ""
+    assert rows["first", "brier"]["test"] == "bootstrap" and rows["other", "auc"]["p"] == ""
 
 
 def test_where_slides_are_known_no_p_is_smaller_than_that_of_the_bootstrap_over_slides(tmp_path):
