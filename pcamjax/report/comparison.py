@@ -6,13 +6,15 @@ from typing import Any
 
 from pcamjax.report.compared_runs import ComparedRun, as_models, read_runs
 from pcamjax.report.comparison_galleries import Galleries, Gallery
-from pcamjax.report.comparison_tables import all_tables
+from pcamjax.report.comparison_settings import settings_table
+from pcamjax.report.comparison_tables import Layers, all_tables
 from pcamjax.report.html import write_page
 from pcamjax.report.significance import EQUAL, HIGHER, LEVEL, LOWER, Significance, against_reference, choose_reference
 from pcamjax.report.table import write_table
 
 
-def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", reference: str | None = None) -> Path:
+def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", reference: str | None = None, *,
+                     layers: Layers | None = None) -> Path:
     """Writes `comparison.html` into `output`, its tables as CSV and Markdown and its figures as PNG into folders there.
 
     Args:
@@ -20,6 +22,8 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
         model.
       reference: the run, by its folder's name or path, that the others are tested against; by default that of the best
         AUC.
+      layers: counts the frozen and all layers of a network's backbone from config.model.name and config.model.frozen
+        (`models.summary.layer_counts`); reports know no networks, so without it they are not counted.
     Raises:
       InputError: a folder is no run, was not evaluated on `split` or is damaged; `reference` is none of them; `output`
         cannot be written.
@@ -27,7 +31,7 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
     read = read_runs([Path(folder) for folder in runs], split)
     models = as_models(read)
     significance = against_reference(read, choose_reference(read, reference))
-    tables = {table.name: table for table in all_tables(models, significance)}
+    tables = {table.name: table for table in [*all_tables(models, significance, layers), settings_table(models)]}
     for table in tables.values():
         write_table(table, output / "tables")
     galleries = Galleries(models, split, output / "figures")
@@ -43,7 +47,7 @@ def write_comparison(runs: Sequence[Path], output: Path, split: str = "test", re
         missing=", ".join(model.title for model in models if not model.runs),
         legend=_legend(read, significance, reference is None),
         sections=[
-            section("The runs", ["table_runs"], []),
+            section("The runs", ["table_runs", "table_settings"], []),
             section("Patches", [], galleries.data(read)),
             section("Networks from scratch", ["table_4.1"], galleries.of_family("scratch", ("4.1", "4.2", "4.3"),
                                                                                 "Networks from scratch")),

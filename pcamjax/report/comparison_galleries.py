@@ -1,4 +1,4 @@
-"""The thesis' figures for the runs that are compared, saved as PNG, each with what it shows and what is absent."""
+"""The thesis' figures for the runs that are compared, as PNG, plots as SVG too, with what each shows and lacks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -174,6 +174,8 @@ class Galleries:
 
     def _picture(self, figure: Figure, name: str, caption: str) -> Captioned:
         name = name.replace("/", "_")  # of a run that goes by its path
+        if not any(axes.images for axes in figure.axes):  # as lines, which scale
+            figures.save(figure, self._folder / f"{name}.svg")
         return Captioned(embed(figure, self._folder / f"{name}.png", f"{name.replace('_', ' ')}: {caption}"), caption)
 
 

@@ -17,16 +17,17 @@ TITLES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", 
 _FURTHER = ("average_precision", "brier", "expected_calibration_error")
 
 Line = tuple[str, Sequence[ComparedRun]]
+Layers = Callable[[str, str], tuple[int, int]]
 
 
-def all_tables(models: Sequence[Model], significance: Significance) -> list[Table]:
+def all_tables(models: Sequence[Model], significance: Significance, layers: Layers | None = None) -> list[Table]:
     """Tables 3.1, 4.1, 4.2, 5.1, 5.2 and 5.3 of the thesis, then ours."""
     families = {family: [model for model in models if model.published.family == family]
                 for family in ("scratch", "fine-tuned", "histogram", "features")}
     networks = families["scratch"] + families["fine-tuned"]
     classical = families["histogram"] + families["features"]
     return [
-        _fine_tuned(families["fine-tuned"]),
+        _fine_tuned(families["fine-tuned"], layers),
         _merit("table_4.1", "Table 4.1. Networks from scratch", families["scratch"], significance),
         _merit("table_4.2", "Table 4.2. Fine-tuned networks", families["fine-tuned"], significance),
         _merit("table_classical", "Classical models", classical, significance),
@@ -111,7 +112,7 @@ def _merit(name: str, title: str, models: Sequence[Model], significance: Signifi
                  ("model", *columns, *columns), rows)
 
 
-def _fine_tuned(models: Sequence[Model]) -> Table:
+def _fine_tuned(models: Sequence[Model], layers: Layers | None) -> Table:
     def setting(runs: Sequence[ComparedRun], group: str, key: str) -> str:
         if not runs:
             return NOT_RUN
@@ -119,7 +120,9 @@ def _fine_tuned(models: Sequence[Model]) -> Table:
         return str(table.get(key, "not recorded")) if isinstance(table, dict) else "not recorded"
 
     def measured(runs: Sequence[ComparedRun]) -> tuple[str, ...]:
-        return (setting(runs, "model", "frozen"), setting(runs, "optimizer", "name"), *_sizes(runs),
+        name, frozen = setting(runs, "model", "name"), setting(runs, "model", "frozen")
+        counted = NOT_RUN if not runs else NONE if layers is None else "{} of {}".format(*layers(name, frozen))
+        return (frozen, counted, setting(runs, "optimizer", "name"), *_sizes(runs),
                 _mean(runs, _recorded("train_seconds", scale=1 / 3600), ".2f"))
 
     def published(model: Model) -> tuple[str, ...]:
@@ -130,9 +133,10 @@ def _fine_tuned(models: Sequence[Model]) -> Table:
 
     what = ("optimizer", "parameters", "trained", "hours")
     return Table("table_3.1", "Table 3.1. Fine-tuned networks: frozen layers, optimizer, parameters, hours of training",
-                 (("", 1), (MEASURED, 5), (PUBLISHED, 5)),
-                 ("network", "frozen up to", *what, "layers frozen", *what),
-                 _rows(models, measured, published))
+                 (("", 1), (MEASURED, 6), (PUBLISHED, 5)),
+                 ("network", "frozen up to", "layers frozen", *what, "layers frozen", *what),
+                 _rows(models, measured, published),
+                 "Layers of the backbone; here its input is not counted as one.")
 
 
 def _sizes(runs: Sequence[ComparedRun]) -> tuple[str, str]:
