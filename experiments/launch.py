@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV, by "
                              "default predictions/<split>.csv in the run; export: the HDF5 file; benchmark: the folder "
-                             "for what is measured.")
+                             "for what is measured; compare: that of the page, tables and figures.")
 RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statistics anew on this many training "
                                    "patches, a multiple of 128, before the run is used; 0: as trained.")
 SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
@@ -34,11 +35,13 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --conf
                                          "values.")
 
 
-def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
+def main(run: Callable[..., None], config: str = "configs/default.py") -> None:
     """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2.
 
-    `config` is the experiment where --config names none.
+    `config` is the experiment where --config names none. A `run` with a parameter is given the arguments that are no
+    flags; with one that has none such an argument is an error.
     """
+    takes_arguments = bool(inspect.signature(run).parameters)
     keep_freed_memory()
     keep_compiled_programs()
     logging.set_verbosity(logging.FATAL)  # Orbax and grain narrate; their errors come as exceptions too.
@@ -53,13 +56,13 @@ def main(run: Callable[[], None], config: str = "configs/default.py") -> None:
             _refuse(_one_line(error))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
             _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
-        if len(remaining) > 1:
+        if len(remaining) > 1 and not takes_arguments:
             _refuse(f"argument {remaining[1]!r} is not a flag; write --name=value")
         return remaining
 
-    def guarded(_: list[str]) -> None:
+    def guarded(arguments: list[str]) -> None:
         try:
-            run()
+            run(arguments[1:]) if takes_arguments else run()
         except InputError as error:
             _refuse(_one_line(error))
 
