@@ -21,6 +21,7 @@ from pcamjax.inference.recalibration import recalibrate
 from pcamjax.ops.compiled import cache_folder, processor
 from pcamjax.training.run import RunFolder, data_identity, flatten
 
+NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV, by "
@@ -31,6 +32,7 @@ RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statis
 SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
+NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce: the networks.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
 
