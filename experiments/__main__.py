@@ -9,7 +9,7 @@ def main() -> None:
           "[--config.key=value]; --help lists a job's flags\n")
     for file in sorted(Path(__file__).parent.glob("*.py")):
         code = file.read_text(encoding="utf-8")
-        if "    launch.main(run" in code:
+        if "\n    launch.main(run" in code:
             print(f"  {file.stem:<10} {ast.get_docstring(ast.parse(code)).splitlines()[0]}")
 
 

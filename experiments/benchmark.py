@@ -65,8 +65,8 @@ def groups() -> list[tuple[str, list[Entrant]]]:
     if "train" not in tasks and set(tasks) & set(OF_BATCHES):
         raise InputError(f"--tasks={','.join(tasks)}: {' and '.join(OF_BATCHES)} are measured beside train; add it")
     if not launch.NETWORKS.value or not FROZEN.value:
-        raise InputError(f"--networks={','.join(launch.NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at least "
-                         "one of each")
+        raise InputError(f"--networks={','.join(launch.NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at "
+                         "least one of each")
     precisions = known(PRECISION_NAMES, PRECISIONS)
     batch_sizes, device_counts = counts(BATCH_SIZES, config.batch_size), counts(DEVICE_COUNTS)
     for batch_size, devices in itertools.product(batch_sizes, device_counts):

@@ -24,13 +24,13 @@ from pcamjax.report.comparison import write_comparison
 
 DATA = flags.DEFINE_string("data", None, "The store with the patches, made by experiments.prepare.")
 CLASSICAL = flags.DEFINE_list("classical", list(CLASSIFIERS), "The classifiers on colour histograms and on features.")
-FEATURES_OF = flags.DEFINE_string("features_of", "mobilenet", "The network of --networks whose features the classifiers "
-                                  "read, too; empty: none's.")
-SPLITS = flags.DEFINE_list("splits", ["random_slides_leak", "official", "by_slide"], f"The splits, of {', '.join(NAMES)}; "
-                           "what the store does not allow is left out.")
+FEATURES_OF = flags.DEFINE_string("features_of", "mobilenet", "The network of --networks whose features the "
+                                  "classifiers read, too; empty: none's.")
+SPLITS = flags.DEFINE_list("splits", ["random_slides_leak", "official", "by_slide"], f"Of {', '.join(NAMES)}; what the "
+                           "store does not allow is left out.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each of which repeats all runs; splits do not change with them.")
-FOLDS = flags.DEFINE_integer("folds", 0, "Folds by slide, at least 3, in the place of one split by slide; 0: one split.",
-                             lower_bound=0)
+FOLDS = flags.DEFINE_integer("folds", 0, "Folds by slide, at least 3, in the place of one split by slide; 0: one "
+                             "split.", lower_bound=0)
 EPOCHS = flags.DEFINE_integer("epochs", 0, "Epochs of each network; 0: as its configuration says.", lower_bound=0)
 SMOKE = flags.DEFINE_bool("smoke", False, "A small study of synthetic patches, in minutes: proves code, not medicine.")
 ONLY = flags.DEFINE_string("only", None, "Make this run of the plan alone, as the study does in a process of its own.")
@@ -62,8 +62,8 @@ def run() -> None:
         failed = _make_all(runs, patches, left_out, lock)
         failed += _compare(runs, failed, patches, folder / "comparison")
     if failed:
-        raise InputError(f"{len(failed)} of this study failed: {', '.join(failed)}; why stands above, mend it and start "
-                         "the same command again, what is done is kept")
+        raise InputError(f"{len(failed)} of this study failed: {', '.join(failed)}; why stands above, mend it and "
+                         "start the same command again, what is done is kept")
 
 
 def _plan(patches: Patches, data: str) -> tuple[list[PlannedRun], list[str]]:
@@ -82,6 +82,8 @@ def _plan(patches: Patches, data: str) -> tuple[list[PlannedRun], list[str]]:
     divided, left_out = divisions(patches, SPLITS.value, FOLDS.value, overrides.get("data.split.file", ""))
     runs = plan(launch.workdir().path / "runs", data, divided, networks=networks, classical=CLASSICAL.value,
                 features_of=FEATURES_OF.value, seeds=[int(seed) for seed in SEEDS.value], overrides=overrides)
+    if FEATURES_OF.value and FEATURES_OF.value not in networks:
+        left_out.append(f"features of {FEATURES_OF.value}: it is not among the networks")
     if not runs:
         raise InputError("there is nothing to do: " + ("; ".join(left_out) or "name networks, splits and seeds"))
     return runs, left_out
@@ -131,7 +133,7 @@ def _make_all(runs: Sequence[PlannedRun], patches: Patches, left_out: Sequence[s
 
 
 def _make_in_child(planned: PlannedRun, failed: Sequence[str], lock: int) -> str:
-    """Makes a run in a process of its own, which gives back all of its memory; says in one line why it failed, or ""."""
+    """Makes a run in a process of its own, which gives back all its memory; says in a line why it failed, or ""."""
     if planned.source and planned.source.path.name in failed:
         return f"it needs {planned.source.path.name}, which failed"
     log = launch.workdir().path / "logs" / f"{planned.name}.txt"

@@ -1,4 +1,4 @@
-"""The runs that a study is made of: which there are, which are done, and how one is made from its first step to its page."""
+"""The runs of a study: which there are, which are done, and how one is made from its first step to its page."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
