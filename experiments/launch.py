@@ -29,6 +29,7 @@ from pcamjax.training.run import RunFolder, data_identity, flatten
 STOPPED = os.EX_TEMPFAIL
 """The exit code, 75, after SIGTERM or SIGINT: no failure, the same command goes on or does the work again."""
 
+NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV, by "
@@ -40,6 +41,7 @@ SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average 
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read the whole store first and compare it with its hashes.")
+NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce: the networks.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
 

@@ -21,7 +21,7 @@ from pcamjax.report.run_files import read_history, read_split, read_table
 from pcamjax.report.thesis import CLASSIFIERS, PUBLISHED, Published
 
 # What runs of one model may differ in: seeds and folds, and where and on what they ran.
-_FREE = ("seed", "data.path", "data.split.seed", "data.split.fold", "features.run", "input", "parallel",
+_FREE = ("seed", "carbon", "data.path", "data.split.seed", "data.split.fold", "features.run", "input", "parallel",
          "eval_batch_size", "checkpoint_every", "model.remat")
 _COSTS = ("train_ms_per_image", "parameters", "bytes", "flops_per_image", "energy_kwh", "co2_kg")
 
