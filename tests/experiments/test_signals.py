@@ -66,7 +66,8 @@ def test_a_conversion_that_is_stopped_leaves_nothing(job, tmp_path, monkeypatch)
 
 def test_a_baseline_that_is_stopped_leaves_no_folder(job, place, monkeypatch):
     from pcamjax.baselines import baseline
-    flags = ("--config=configs/baselines.py", f"--workdir={place / 'forest'}", f"--config.data.path={place / 'store'}", "--config.model.name=forest")
+    flags = ("--config=configs/baselines.py", f"--workdir={place / 'forest'}", f"--config.data.path={place / 'store'}",
+             "--config.model.name=forest")
     monkeypatch.setattr(baseline, "choose", killing(baseline.choose, signal.SIGTERM))
     stopped_line(job("baselines", *flags, "--split=valid"))
     assert not (place / "forest").exists()
@@ -86,8 +87,8 @@ def test_a_training_in_a_process_of_its_own_is_stopped_and_goes_on(place):
     _, err = process.communicate()
     newest = max(int(folder.name) for folder in (place / "new").glob("checkpoints/last/*"))
     assert process.returncode == 75, err
-    assert err.splitlines()[-1] == (f"stopped: SIGTERM came; step {newest} is saved, start the same command again to go "
-                                    "on")
+    assert err.splitlines()[-1] == (f"stopped: SIGTERM came; step {newest} is saved, start the same command again "
+                                    "to go on")
     assert not list((place / "new").glob(".*")) and not (place / "new" / "record.json").exists()
     assert all(json.loads(line)["step"] <= newest
                for line in (place / "new" / "metrics.jsonl").read_text().splitlines())
