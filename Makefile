@@ -12,7 +12,7 @@ CORE := $(VENV)/.core-$(VERSION)
 TEST := $(VENV)/.test-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive lint wheel lock check-python
+.PHONY: help demo test exhaustive faults lint wheel lock check-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(TEST) ## the test suite; PYTEST_ARGS are passed on
 
 exhaustive: $(TEST) ## the tests that `make test` leaves out because they take minutes
 	@$(VENV)/bin/python -m pytest -m exhaustive $(PYTEST_ARGS)
+
+faults: $(TEST) ## kill jobs at random moments and compare what they end with
+	@$(VENV)/bin/python tests/faults/campaign.py
 
 lint: $(TEST) ## ruff
 	@$(VENV)/bin/python -m ruff check .
