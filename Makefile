@@ -13,7 +13,7 @@ CORE := $(VENV)/.core-$(VERSION)
 TEST := $(VENV)/.test-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test exhaustive lint wheel lock check-python
+.PHONY: help demo smoke test exhaustive faults lint wheel lock check-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(TEST) ## the test suite; PYTEST_ARGS are passed on
 
 exhaustive: $(TEST) ## the tests that `make test` leaves out because they take minutes
 	@$(VENV)/bin/python -m pytest -m exhaustive $(PYTEST_ARGS)
+
+faults: $(TEST) ## kill jobs at random moments and compare what they end with
+	@$(VENV)/bin/python tests/faults/campaign.py
 
 lint: $(TEST) ## ruff
 	@$(VENV)/bin/python -m ruff check .

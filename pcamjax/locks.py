@@ -2,13 +2,13 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from pcamjax.errors import InputError
 
@@ -24,35 +24,37 @@ def locked(path: str | os.PathLike, work: str) -> Iterator[None]:
       InputError: another process holds the lock, which is named, or the file cannot be written.
     """
     path, there = Path(path), Path(path).parent.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _take(path)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({work} since "
-                   f"{time.strftime('%Y-%m-%d %H:%M:%S')})\n")
-        file.flush()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
-                         "folder") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(_take(path))
+            stack.callback(_remove, path, folder=not there)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} ({work} since "
+                       f"{time.strftime('%Y-%m-%d %H:%M:%S')})\n".encode())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
+                             "folder") from error
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()  # while it is held: whoever waits for this file looks whether it still has its name
-            if not there:
-                path.parent.rmdir()
-        file.close()
 
 
-def _take(path: Path) -> TextIO:
+def _remove(path: Path, folder: bool) -> None:
+    """Removes a lock file while it is held, and its folder if that is asked for and empty."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+        if folder:
+            path.parent.rmdir()
+
+
+def _take(path: Path) -> io.FileIO:
     """The open lock file, locked."""
     while True:
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = " ".join(file.read(1000).split()) or "another process"
+            holder = " ".join(file.read(1000).decode(errors="replace").split()) or "another process"
             file.close()
             raise InputError(f"{path.parent}: {holder} is at work there; wait for its end, or choose another "
                              "folder") from None

@@ -231,12 +231,11 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_of_before(state, copied, mon
     assert steps(copied, "last") == ["7"] and int(restored(copied, state)[0].step) == 7
 
 
-@pytest.mark.parametrize("largest", [0, 1 << 12, 1 << 17])
-def test_files_that_cannot_grow_leave_the_checkpoint_of_before(state, copied, largest):
+def test_files_that_cannot_grow_leave_the_checkpoint_of_before(state, copied):
     """The limit on a file's size stops writes where a full disk would, in the libraries below Orbax too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     checkpoints = Checkpoints(copied)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
         with pytest.raises(InputError, match="last.* cannot be written .*; free space") as refused:
             checkpoints.save("last", state.replace(step=state.step + 8), {})
