@@ -12,7 +12,7 @@ CORE := $(VENV)/.core-$(VERSION)
 TEST := $(VENV)/.test-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive lint wheel lock check-python
+.PHONY: help demo test exhaustive fuzz lint wheel lock check-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(TEST) ## the test suite; PYTEST_ARGS are passed on
 
 exhaustive: $(TEST) ## the tests that `make test` leaves out because they take minutes
 	@$(VENV)/bin/python -m pytest -m exhaustive $(PYTEST_ARGS)
+
+fuzz: $(TEST) ## 20,000 damaged files for every reader; goes on where it was stopped
+	@PYTHONPATH=.:tests $(VENV)/bin/python -m fuzz.campaign
 
 lint: $(TEST) ## ruff
 	@$(VENV)/bin/python -m ruff check .
