@@ -13,7 +13,7 @@ CORE := $(VENV)/.core-$(VERSION)
 TEST := $(VENV)/.test-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test exhaustive faults lint wheel lock check-python
+.PHONY: help demo smoke test exhaustive faults fuzz lint wheel lock check-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ exhaustive: $(TEST) ## the tests that `make test` leaves out because they take m
 
 faults: $(TEST) ## kill jobs at random moments and compare what they end with
 	@$(VENV)/bin/python tests/faults/campaign.py
+
+fuzz: $(TEST) ## 20,000 damaged files for every reader; goes on where it was stopped
+	@PYTHONPATH=.:tests $(VENV)/bin/python -m fuzz.campaign
 
 lint: $(TEST) ## ruff
 	@$(VENV)/bin/python -m ruff check .
