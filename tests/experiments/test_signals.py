@@ -99,6 +99,7 @@ def test_a_second_signal_ends_a_job_at_once(number):
     process = subprocess.Popen([sys.executable, "-c", AT_ONCE], cwd=ROOT, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "begun\n"
+    time.sleep(0.3)  # it is in the call of C by then
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     assert process.poll() is None
