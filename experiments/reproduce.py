@@ -20,6 +20,7 @@ from pcamjax.data.sources.synthetic import open_synthetic
 from pcamjax.data.splits import NAMES
 from pcamjax.data.store import Patches, write_store
 from pcamjax.errors import InputError
+from pcamjax.models.summary import layer_counts
 from pcamjax.report.comparison import write_comparison
 
 DATA = flags.DEFINE_string("data", None, "The store with the patches, made by experiments.prepare.")
@@ -170,7 +171,7 @@ def _compare(runs: Sequence[PlannedRun], failed: Sequence[str], patches: Patches
         if not folders:
             continue
         try:
-            print(f"{group}, {len(folders)} runs: {write_comparison(folders, folder / group, 'test')}")
+            print(f"{group}, {len(folders)} runs: {write_comparison(folders, folder / group, layers=layer_counts)}")
         except InputError as error:
             print(f"{group}: FAILED: {error}")
             broken.append(f"comparison of {group}")
