@@ -268,7 +268,7 @@ def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[st
 
 def _command(environment: dict[str, Any]) -> str:
     command = environment.get("command", "")
-    return command if isinstance(command, str) else shlex.join(command)
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -33,12 +33,12 @@ def read_history(path: Path) -> dict[str, Float[np.ndarray, " epochs"]]:
     """
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end yet is still being written
     try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end yet is still being written
         rows = {row["epoch"]: row for row in map(json.loads, lines)}
         names = dict.fromkeys(name for row in rows.values() for name in row)
         return {name: np.array([row.get(name) for row in rows.values()], dtype=float) for name in names}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: a line is not an epoch's metrics as JSON ({type(error).__name__}: "
                          f"{error}); remove it") from None
 

@@ -133,12 +133,13 @@ def results(place: Place) -> dict[str, Any]:
     assert not reading.wait() and reading.code == 0, reading.said()
     epochs = map(json.loads, (place.run / "metrics.jsonl").read_text().splitlines())
     record = json.loads((place.run / "record.json").read_text())
+    evaluation = json.loads((place.run / "evaluation" / "valid.json").read_text())
     return {**json.loads(reading.said().splitlines()[-1]),
             **{f"store/{file.name}": sha256(file) for file in place.store.iterdir() if file.is_file()},
             **{f"metrics {line['epoch']}": {key: line[key] for key in line if key not in TIMES} for line in epochs},
             "record": {key: record[key] for key in ("steps", "epochs", "ended", "best", "parameters", "split")},
             "predictions": sha256(place.run / "predictions" / "valid.npz"),
-            "evaluation": sha256(place.run / "evaluation" / "valid.json"),
+            "evaluation": {key: value for key, value in evaluation.items() if key != "cost"},
             "half-written": sorted(str(file.relative_to(place.path)) for job in JOBS
                                    for file in place.half_written(job) if file.parent.name != "figures")}
 

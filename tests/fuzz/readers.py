@@ -86,7 +86,7 @@ def _make_packed(folder: Path) -> dict[str, list[bytes]]:
 
 
 def _read_pcam(folder: Path, _: str) -> None:
-    _convert(open_pcam_hdf5(folder, scratch=folder))
+    _convert(open_pcam_hdf5(folder, output=folder / "store"))
 
 
 def _image(kind: str, pixels: np.ndarray = PIXELS[0], **options) -> bytes:

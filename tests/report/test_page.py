@@ -186,6 +186,8 @@ def test_an_epoch_run_twice_counts_once(run):
     (lambda run: (run / "record.json").write_text('{"split": 3}'), "record.json: not the record"),
     (lambda run: (run / "metrics.jsonl").write_text("[1]\n"), "metrics.jsonl: a line is not an epoch"),
     (lambda run: (run / "metrics.jsonl").write_text('{"epoch": "b"}\n'), "metrics.jsonl: a line is not"),
+    (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\n"), "metrics.jsonl: a line is not"),
+    (lambda run: (run / "metrics.jsonl").write_text("[" * 100_000 + "\n"), "metrics.jsonl: a line is not"),
     (lambda run: (run / "predictions" / "test.npz").unlink(), "test.npz: no such file"),
     (lambda run: predictions("test", True, [1, 0], [1, 0]).save(run / "predictions" / "test.npz"),
      "test.json: does not belong to predictions/test.npz"),
