@@ -1,8 +1,9 @@
-# `make demo` and `make test` need Python 3.11 or newer and make, and nothing else. A second call installs nothing.
+# `make demo`, `make smoke` and `make test` need Python 3.11 or newer and make, and nothing else. A second call installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/demo
+STUDY ?= runs/smoke
 PYTEST_ARGS ?=
 
 VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
@@ -12,20 +13,29 @@ CORE := $(VENV)/.core-$(VERSION)
 TEST := $(VENV)/.test-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive lint wheel lock check-python
+.PHONY: help demo smoke test exhaustive faults fuzz lint wheel lock check-python
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) WORKDIR=$(WORKDIR) PYTEST_ARGS='$(PYTEST_ARGS)'"
+	@echo "  settings: PYTHON=$(PYTHON) VENV=$(VENV) WORKDIR=$(WORKDIR) STUDY=$(STUDY) PYTEST_ARGS='$(PYTEST_ARGS)'"
 
 demo: $(CORE) ## train on synthetic patches, evaluate, explain; writes WORKDIR/report.html
 	@$(VENV)/bin/python -m experiments.demo --workdir=$(WORKDIR)
+
+smoke: $(CORE) ## a small study of synthetic patches: networks, classical models, comparison; STUDY names its folder
+	@$(VENV)/bin/python -m experiments.reproduce --smoke --workdir=$(STUDY)
 
 test: $(TEST) ## the test suite; PYTEST_ARGS are passed on
 	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 exhaustive: $(TEST) ## the tests that `make test` leaves out because they take minutes
 	@$(VENV)/bin/python -m pytest -m exhaustive $(PYTEST_ARGS)
+
+faults: $(TEST) ## kill jobs at random moments and compare what they end with
+	@$(VENV)/bin/python tests/faults/campaign.py
+
+fuzz: $(TEST) ## 20,000 damaged files for every reader; goes on where it was stopped
+	@PYTHONPATH=.:tests $(VENV)/bin/python -m fuzz.campaign
 
 lint: $(TEST) ## ruff
 	@$(VENV)/bin/python -m ruff check .

@@ -54,9 +54,12 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         # TFDS imports importlib_resources when it prepares data, and does not say so.
         "tfds": [*TENSORFLOW, "importlib_resources>=6"],
+        # Energy and CO2 of runs, where config.carbon.country names a country.
+        "carbon": ["codecarbon>=3.2"],
         # The peers that `experiments.benchmark` measures beside us; any of them may be missing.
         "benchmark": [*TENSORFLOW, "keras>=3.12", "torch>=2.9"],
         "test": [
+            "codecarbon>=3.2",
             *TENSORFLOW,
             "beartype>=0.22",
             "hypothesis>=6.140",

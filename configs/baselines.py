@@ -31,4 +31,5 @@ def get_config() -> ConfigDict:
         "svm": {"C": (1.0, 10.0, 100.0), "gamma": ("scale",)},
         "forest": {"n_estimators": (300,), "min_samples_leaf": (1, 4), "max_features": ("sqrt", 0.2)},
     }
+    config.carbon = default.get_config().carbon
     return config.lock()  # a key that is not here is a mistake

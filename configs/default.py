@@ -55,4 +55,5 @@ def get_config() -> ConfigDict:
         "steps_per_dispatch": 1,  # steps that run as one program; leave 1 on a CPU
     }
     config.parallel = {"devices": 0, "wrapper": "shard_map"}  # 0: all devices; wrapper shard_map or pmap
+    config.carbon = {"country": ""}  # ISO code, as FRA: its electricity makes CO2 of measured energy; "": not measured
     return config.lock()  # a key that is not here is a mistake

@@ -8,8 +8,9 @@ def main() -> None:
     print("usage: python -m experiments.<job> --workdir=runs/<name> [--config=configs/<name>.py] "
           "[--config.key=value]; --help lists a job's flags\n")
     for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem not in ("__init__", "__main__", "launch"):
-            print(f"  {file.stem:<10} {ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]}")
+        code = file.read_text(encoding="utf-8")
+        if "\n    launch.main(run" in code:
+            print(f"  {file.stem:<10} {ast.get_docstring(ast.parse(code)).splitlines()[0]}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.models import frozen_layers
 
-NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
 PRECISIONS = list(TOLERANCES)
 TASKS = [*OF_NETWORKS, *OF_BATCHES]
-NETWORKS = flags.DEFINE_list("networks", NINE, "The networks to measure.")
 SUBJECT_NAMES = flags.DEFINE_list("subjects", [OURS, "keras_tensorflow", "keras_jax", "torch", "torch_compile"],
                                   f"Who is measured, of {', '.join(SUBJECTS)}.")
 TASK_NAMES = flags.DEFINE_list("tasks", TASKS, "What is measured, of these; the last two beside train.")
@@ -66,15 +64,15 @@ def groups() -> list[tuple[str, list[Entrant]]]:
     subjects, tasks = known(SUBJECT_NAMES, list(SUBJECTS)), known(TASK_NAMES, TASKS)
     if "train" not in tasks and set(tasks) & set(OF_BATCHES):
         raise InputError(f"--tasks={','.join(tasks)}: {' and '.join(OF_BATCHES)} are measured beside train; add it")
-    if not NETWORKS.value or not FROZEN.value:
-        raise InputError(f"--networks={','.join(NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at least "
-                         "one of each")
+    if not launch.NETWORKS.value or not FROZEN.value:
+        raise InputError(f"--networks={','.join(launch.NETWORKS.value)} --frozen={','.join(FROZEN.value)}: expected at "
+                         "least one of each")
     precisions = known(PRECISION_NAMES, PRECISIONS)
     batch_sizes, device_counts = counts(BATCH_SIZES, config.batch_size), counts(DEVICE_COUNTS)
     for batch_size, devices in itertools.product(batch_sizes, device_counts):
         if batch_size % devices:
             raise InputError(f"--batch_sizes: {batch_size} does not divide among {devices} devices; choose a multiple")
-    for name, frozen in itertools.product(NETWORKS.value, FROZEN.value):
+    for name, frozen in itertools.product(launch.NETWORKS.value, FROZEN.value):
         frozen_layers(name, frozen)
     if config.data.path and "input" in tasks:
         Patches.open(config.data.path)
@@ -83,7 +81,7 @@ def groups() -> list[tuple[str, list[Entrant]]]:
     feeding = [Case(task, batch_size=size, data=config.data.path if task == "input" else "", **shared)
                for task, size in itertools.product([task for task in OF_BATCHES if task in tasks], batch_sizes)]
     made = []
-    for network, task in itertools.product(NETWORKS.value, [task for task in OF_NETWORKS if task in tasks]):
+    for network, task in itertools.product(launch.NETWORKS.value, [task for task in OF_NETWORKS if task in tasks]):
         cases = [Case(task, network, size, frozen, precision, devices, **shared)
                  for size, frozen, precision, devices in itertools.product(
                      batch_sizes, FROZEN.value, precisions, device_counts)]

@@ -1,11 +1,11 @@
 """Make synthetic patches, train scratch #1 on them, evaluate, explain and report: the whole way in minutes."""
 
 from experiments import launch
-from experiments.evaluate import write_evaluation
+from experiments.evaluate import evaluate_run
 from experiments.explain import explain_run
 from pcamjax.data.sources.synthetic import open_synthetic
 from pcamjax.data.store import write_store
-from pcamjax.inference.predict import load_run, predict_split
+from pcamjax.inference.predict import load_run
 from pcamjax.report.page import write_report
 from pcamjax.report.tables import metric_table
 from pcamjax.training.loop import fit
@@ -20,8 +20,9 @@ def run() -> None:
     patches, split = launch.open_split(config)
     fit(config, patches, split, folder)
     trained = load_run(folder.path)
-    metrics = write_evaluation(trained.folder, "test", predict_split(trained, patches, split, "test"))
-    explain_run(trained, patches, split, "test", 16)
+    with folder.lock("results"):
+        metrics = evaluate_run(trained, patches, split, "test")
+        explain_run(trained, patches, split, "test", 16)
     print(metric_table({"test": metrics}))
     print(f"report: {write_report(folder.path)}")
 

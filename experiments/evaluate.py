@@ -1,22 +1,42 @@
 """Score a trained network on one part of its split: predictions, metrics and report."""
 
+from typing import Any
+
 from experiments import launch
+from pcamjax.data.splits import Split
+from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
 from pcamjax.evaluation.validation import require_same_model
 from pcamjax.files import read_json, write_json
-from pcamjax.hosts import is_first
-from pcamjax.inference.predict import predict_split
+from pcamjax.hosts import is_first, several
+from pcamjax.inference.predict import Run, measured_predictions
 from pcamjax.inference.predictions import Predictions
+from pcamjax.meter import Meter
 from pcamjax.report.page import write_report
 from pcamjax.report.tables import interval_table, metric_table
 from pcamjax.training.run import RunFolder
 
 
-def write_evaluation(folder: RunFolder, part: str, predictions: Predictions) -> Metrics:
-    """Writes the predictions of a part and what they are worth into a run's folder and returns the metrics."""
-    record = evaluation_record(predictions) | {"assessment": assess(predictions, _validation(folder, predictions))}
+def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False
+                 ) -> Metrics | None:
+    """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics.
+
+    Of several processes, which all call it, the first one does so, the others return None.
+    """
+    patches.require_labels(split.part(part))
+    # In several processes energy would be that of this host alone.
+    meter = Meter("" if several() else trained.config.carbon.country)
+    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries, meter=meter)
+    return write_evaluation(trained.folder, part, predictions, cost) if is_first() else None
+
+
+def write_evaluation(folder: RunFolder, part: str, predictions: Predictions, cost: dict[str, Any]) -> Metrics:
+    """Writes the predictions of a part, what they are worth and what they cost into a run's folder and returns the
+    metrics."""
+    record = evaluation_record(predictions) | {"assessment": assess(predictions, _validation(folder, predictions)),
+                                               "cost": cost}
     predictions.save(folder.predictions(part))
     write_json(folder.evaluation(part), record)
     return evaluate(predictions.labels, predictions.scores)
@@ -36,11 +56,10 @@ def _validation(folder: RunFolder, predictions: Predictions) -> Predictions | No
 
 def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
-    patches.require_labels(split.part(part))
-    predictions = predict_split(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
-    if not is_first():  # all have the predictions, one writes them
+    with trained.folder.lock("results"):
+        metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+    if metrics is None:  # the first of several processes has them
         return
-    metrics = write_evaluation(trained.folder, part, predictions)
     print(metric_table({part: metrics}))
     print(interval_table(read_json(trained.folder.evaluation(part))["assessment"]))
     print(f"report: {write_report(trained.folder.path)}")

@@ -115,11 +115,14 @@ def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     target = int(TARGET.value) if TARGET.value.isdecimal() else TARGET.value
     if COMPARE.value:
-        print(compare_run(trained, patches, split, part, NUM.value, methods=methods, stages=STAGES.value,
-                          target=target, layers=LAYERS.value))
+        with trained.folder.lock("results"):
+            print(compare_run(trained, patches, split, part, NUM.value, methods=methods, stages=STAGES.value,
+                              target=target, layers=LAYERS.value))
         print(f"table: {trained.folder.explanations(part).parent / f'{part}_comparison.md'}")
         return
-    made = explain_run(trained, patches, split, part, NUM.value, methods=methods, target=target, layers=LAYERS.value)
+    with trained.folder.lock("results"):
+        made = explain_run(trained, patches, split, part, NUM.value, methods=methods, target=target,
+                           layers=LAYERS.value)
     for method, peaks in zip(made.methods, made.peaks, strict=True):
         print(f"{TITLES[method]}: {len(peaks)} maps, {int(np.sum(peaks == 0))} of them zero")
     print(f"maps: {trained.folder.explanations(part)}\nreport: {write_report(trained.folder.path)}")

@@ -1,10 +1,15 @@
-"""What all jobs share: flags in, one clear line and exit code 2 for bad input."""
+"""What all jobs share: flags in, one clear line and exit code 2 for bad input, 75 for work that a signal ended."""
 
+import contextlib
 import dataclasses
 import difflib
+import inspect
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,18 +24,25 @@ from pcamjax.host_memory import keep_freed_memory
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
 from pcamjax.ops.compiled import cache_folder, processor
+from pcamjax.stopping import SIGNALS, Stopped
 from pcamjax.training.run import RunFolder, data_identity, flatten
 
+STOPPED = os.EX_TEMPFAIL
+"""The exit code, 75, after SIGTERM or SIGINT: no failure, the same command goes on or does the work again."""
+
+NINE = ["scratch1", "scratch2", "scratch3", "vgg19", "inception_v3", "resnet50", "xception", "densenet201", "mobilenet"]
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of a run to use.")
 OUTPUT = flags.DEFINE_string("output", None, "prepare: the store to write, which must not exist; predict: the CSV, by "
                              "default predictions/<split>.csv in the run; export: the HDF5 file; benchmark: the folder "
-                             "for what is measured.")
+                             "for what is measured; compare: that of the page, tables and figures.")
 RECALIBRATE = flags.DEFINE_integer("recalibrate", 0, "Measure BatchNorm's statistics anew on this many training "
                                    "patches, a multiple of 128, before the run is used; 0: as trained.")
 SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average over the eight symmetries of a "
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
+VERIFY = flags.DEFINE_bool("verify", False, "Read the whole store first and compare it with its hashes.")
+NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce: the networks.")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "train, evaluate, predict in several processes: "
                                   "host:port of the first. Slurm, Kubernetes and Cloud TPUs tell all three.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are; 1: this one alone, whatever "
@@ -40,11 +52,15 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --conf
                                          "values.")
 
 
-def main(run: Callable[[], None], config: str = "configs/default.py", *, several: bool = False) -> None:
-    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2.
+def main(run: Callable[..., None], config: str = "configs/default.py", *, several: bool = False) -> None:
+    """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2, the work's end by a
+    signal one line and exit code `STOPPED`.
 
-    `config` is the experiment where --config names none. A job that can run in `several` processes joins the others.
+    `config` is the experiment where --config names none. A `run` with a parameter is given the arguments that are no
+    flags; with one that has none such an argument is an error. A job that can run in `several` processes joins the
+    others.
     """
+    takes_arguments = bool(inspect.signature(run).parameters)
     keep_freed_memory()
     keep_compiled_programs()
     logging.set_verbosity(logging.FATAL)  # Orbax and grain narrate; their errors come as exceptions too.
@@ -59,21 +75,53 @@ def main(run: Callable[[], None], config: str = "configs/default.py", *, several
             _refuse(_one_line(error))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
             _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
-        if len(remaining) > 1:
+        if len(remaining) > 1 and not takes_arguments:
             _refuse(f"argument {remaining[1]!r} is not a flag; write --name=value")
         return remaining
 
-    def guarded(_: list[str]) -> None:
+    def guarded(arguments: list[str]) -> None:
         try:
-            _join(several)
-            run()
-            hosts.part()
+            with _signals():
+                _join(several)
+                run(arguments[1:]) if takes_arguments else run()
+                hosts.part()
         except InputError as error:
             _refuse(_one_line(error))
+        except KeyboardInterrupt as stop:
+            said = str(stop) or "a signal came; nothing is left half-written, start the same command again"
+            print(f"stopped: {said}", file=sys.stderr)
+            if isinstance(stop, Stopped):  # all processes have stopped at one step
+                hosts.part()
+            hosts.leave(STOPPED)
         except Exception as error:
             hosts.leave_by(error)
+            raise
 
     app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM does what SIGINT does, and a second one of them ends the process at once, whatever it is busy with."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:  # in a thread: the main one hears of a signal only between two calls of C, which may be long
+        came = 0
+        while number := os.read(reader, 1):
+            came += number[0] in SIGNALS
+            if came == 2:
+                os._exit(128 + number[0])
+        os.close(reader)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.set_wakeup_fd(writer)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.set_wakeup_fd(before[1])
+        os.close(writer)
 
 
 def keep_compiled_programs() -> None:
@@ -106,11 +154,13 @@ def open_split(config: ConfigDict) -> tuple[Patches, Split]:
     """The store that the configuration names and its split; prints what the split is.
 
     Raises:
-      InputError: no store is named, it is not whole, or the split is not possible.
+      InputError: no store is named, it is not whole or, by --verify, not as written, or the split is not possible.
     """
     if not config.data.path:
         raise InputError("config.data.path is empty; name a store made by experiments.prepare: --config.data.path=...")
     patches = Patches.open(config.data.path)
+    if VERIFY.value:
+        patches.verify()
     split = make_split(patches, **config.data.split)
     print(f"split {split.name}: {split.description}")
     return patches, split
@@ -132,7 +182,7 @@ def existing_network() -> Run:
         raise InputError(f"{folder.path}: holds a checkpoint of {config.model.name!r}, asked for is "
                          f"{asked.model.name!r}; choose the run's own configuration or leave --config out")
     config.update_from_flattened_dict({key: value for key, value in overrides.items()
-                                       if key.startswith(("data.", "eval_batch_size", "parallel."))})
+                                       if key.startswith(("carbon.", "data.", "eval_batch_size", "parallel."))})
     return load_run(folder.path, CHECKPOINT.value, config)
 
 

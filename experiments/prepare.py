@@ -41,9 +41,9 @@ def open_source(output: Path) -> Source:
     match SOURCE.value:
         case "download":
             folder = download_pcam(INPUT.value, parts=DOWNLOAD_PARTS.value, base_url=URL.value)
-            return open_pcam_hdf5(folder, verify_published=True, scratch=output.parent)
+            return open_pcam_hdf5(folder, verify_published=True, output=output)
         case "pcam":
-            return open_pcam_hdf5(INPUT.value, verify_published=PUBLISHED.value, scratch=output.parent)
+            return open_pcam_hdf5(INPUT.value, verify_published=PUBLISHED.value, output=output)
         case "kaggle":
             return open_kaggle(INPUT.value)
         case "folder":
@@ -65,12 +65,36 @@ def report(patches: Patches) -> Path:
     return write_data_page(patches, patches.path / "report")
 
 
+def _lacks_report(output: Path) -> bool:
+    """Whether there is a whole store whose report was cut short."""
+    return (output / "manifest.json").is_file() and not (output / "report" / "index.html").exists()
+
+
+def _converted_before(source: Source, output: Path) -> Patches:
+    """The store at `output`, if a conversion of this source has written it.
+
+    Raises:
+      InputError: it is of another source.
+    """
+    patches = Patches.open(output)
+    if (patches.manifest["source"], len(patches)) != (source.name, len(source)):
+        refuse_existing(output)
+    print(f"{output}: converted before, only its report is made")
+    return patches
+
+
 def run() -> None:
     if not SOURCE.value or not launch.OUTPUT.value:
         raise InputError(f"--source and --output are needed; sources are {', '.join(LAYOUTS)}")
     output = Path(launch.OUTPUT.value)
-    refuse_existing(output)
-    page = report(write_store(open_source(output), output))
+    if not _lacks_report(output):
+        refuse_existing(output)
+    source = open_source(output)
+    if _lacks_report(output):
+        patches = _converted_before(source, output)
+    else:
+        patches = write_store(source, output)
+    page = report(patches)
     print(f"store: {output}\nreport: {page}")
 
 

@@ -4,13 +4,21 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pcamjax.errors import InputError
+
+LARGEST_JSON = 64 << 20  # bytes; an evaluation of all of PCam has 20e6
+DEEPEST_JSON = 32  # lists and objects in one another
+MOST_MEMBERS = 10_000  # of an archive; a forest of 1000 trees has 3000
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextlib.contextmanager
@@ -25,6 +33,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
@@ -32,6 +41,15 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file, or the names in a folder, are on the disk; what it has no room for is an OSError by then."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -42,17 +60,73 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file of at most 64 MiB.
 
     Raises:
-      InputError: the file is missing or is not JSON.
+      InputError: the file is missing or larger, or is not JSON as we write it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        require_file(path, LARGEST_JSON)
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); restore it or make it again") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value that JSON from outside says.
+
+    Raises:
+      ValueError: it is no JSON, is nested deeper than 32 levels, or holds half a character of UTF-16.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST_JSON} levels") from None
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        level = [item for node in level if isinstance(node, dict | list)
+                 for item in (node.values() if isinstance(node, dict) else node) if isinstance(item, dict | list)]
+    if level:
+        raise ValueError(f"nested deeper than {DEEPEST_JSON} levels")
+    if _HALF_CHARACTER.search(text):
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError, which is a ValueError
+    return value
+
+
+def require_file(path: str | os.PathLike, largest: int) -> None:
+    """Raises OSError unless this is a regular file (not a pipe, which nobody may ever fill) of at most `largest` bytes.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+    if found.st_size > largest:
+        raise OSError(f"it has {found.st_size} bytes, expected {largest} at most")
+
+
+@contextlib.contextmanager
+def open_zip(path: str | os.PathLike, largest: int) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive from outside; no more than what is announced is ever unpacked, and nothing to a path it names.
+
+    Raises:
+      InputError: its members take more than `largest` bytes.
+      ValueError: it has more than 10,000 members, two of one name, or other than stored and deflated ones.
+      OSError, RuntimeError, zipfile.BadZipFile: it is missing, no regular file or no archive.
+    """
+    require_file(path, largest)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        size = sum(member.file_size for member in members)
+        if size > largest:
+            raise InputError(f"unpacked it takes {size} bytes, expected {largest} at most")
+        if len(members) > MOST_MEMBERS or len(set(archive.namelist())) < len(members):
+            raise ValueError(f"{len(members)} members, expected {MOST_MEMBERS} at most, each once")
+        # Of the other kinds some ask for gigabytes before they unpack a byte.
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1
+               for member in members):
+            raise ValueError("a member is encrypted or packed in an unusual way")
+        yield archive
 
 
 def sha256_file(path: str | os.PathLike) -> str:

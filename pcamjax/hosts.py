@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pcamjax.errors import InputError
 
@@ -70,12 +72,24 @@ def several() -> bool:
 
 def is_first() -> bool:
     """Whether this is the process that writes: the first of several, or the only one."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def of_first(tree: Any) -> Any:
     """The first process' arrays on every process; `tree` has the same structure, shapes and types on all of them."""
     return multihost_utils.broadcast_one_to_all(tree) if several() else tree
+
+
+def any_process(flag: bool) -> bool | jax.Array:
+    """Whether `flag` is set in one of the processes, all of which call this; an array that is computed meanwhile."""
+    if not several():
+        return flag
+    mesh = Mesh(np.asarray(jax.devices()), ("devices",))
+    own = np.full(jax.local_device_count(), flag)
+    return _any(jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("devices")), own))
+
+
+_any = jax.jit(jnp.any)
 
 
 def require_same(facts: dict[str, Any]) -> None:
@@ -111,14 +125,11 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def leave_by(error: Exception) -> NoReturn:
-    """Ends one of several processes by what it could not handle, most often that another one is no longer there.
-
-    Raises:
-      Exception: the error, where this is the only process.
-    """
+def leave_by(error: Exception) -> None:
+    """Ends one of several processes by what it could not handle, most often that another one is no longer there; comes
+    back where this is the only process."""
     if not jax.distributed.is_initialized():
-        raise error
+        return
     if "Gloo" not in str(error):  # which tells of another's death; anything else is a mistake to be found
         traceback.print_exc()
     print(f"error: process {jax.process_index()} of {jax.process_count()} cannot go on ({_first_line(error)}); if "

@@ -21,7 +21,8 @@ LAYERS = (
     {"weights"},
     {"models", "data"},
     {"ops", "download"},
-    {"files", "host_memory", "hosts"},
+    {"hdf5"},
+    {"files", "host_memory", "hosts", "isolation", "locks", "meter", "npy", "stopping"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,5 +1,6 @@
 """A network small enough to compile in seconds that has all that the real ones have, and a store to train it on."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from pcamjax.data.splits import make_split
 from pcamjax.data.store import PatchBatch, Patches, write_store
+from pcamjax.meter import Meter, Spent
 from pcamjax.models import MODELS, ModelSpec, unit_range
 from pcamjax.models.layers import BatchNorm, Conv, Dropout, Training
 from pcamjax.models.network import Network
@@ -99,6 +101,17 @@ def config(store: Path, **overrides) -> ConfigDict:
 def split(patches: Patches):
     """The source's own split."""
     return make_split(patches, "official")
+
+
+class CountingMeter(Meter):
+    """As if every stretch took a second, a kWh and 10 kg of CO2."""
+
+    def __init__(self, country: str = ""):
+        self.region, self.method = country or None, country and "counting" or None
+
+    @contextlib.contextmanager
+    def measure(self):
+        yield Spent(1.0, *((1.0, 10.0) if self.region else ()))
 
 
 def started(model: str, optimizer: optax.GradientTransformation, seed: int) -> TrainState:

@@ -16,7 +16,8 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
 from pcamjax.errors import InputError
-from pcamjax.files import atomic_file
+from pcamjax.files import atomic_file, open_zip, parse_json
+from pcamjax.npy import read_header
 
 # Besides scikit-learn's estimators and NumPy's arrays, which skops takes for harmless. This one it does not, because
 # scikit-learn follows the numbers in it without looking: `_require_sound_forest` looks.
@@ -47,10 +48,12 @@ def load_classifier(path: str | os.PathLike) -> Pipeline:
     import skops.io
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > LARGEST:
-            raise InputError(f"{path}: unpacked it takes {size} bytes, expected {LARGEST} at most")
+        with open_zip(path, LARGEST) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    with archive.open(member) as file:
+                        read_header(file, member.file_size)
+            parse_json(archive.read("schema.json").decode())
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
             classifier = skops.io.load(path, trusted=TRUSTED)
@@ -58,8 +61,8 @@ def load_classifier(path: str | os.PathLike) -> Pipeline:
         return classifier
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}; fit it anew in another workdir") from None
     # skops passes on whatever zipfile, json, NumPy and scikit-learn say to a file that is not as it should be.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,5 +1,6 @@
 """k-NN, SVM and random forest of scikit-learn: how they are made, scored, and chosen by the validation part."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from pcamjax.errors import InputError
+from pcamjax.meter import Meter
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Candidate:
     valid_auc: float
     fit_seconds: float
     score_seconds: float
+    fit_kwh: float = math.nan
+    fit_co2_kg: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -73,7 +77,7 @@ def make_classifier(name: str, seed: int, settings: Mapping[str, Any], *, standa
 
 
 def choose(name: str, seed: int, grid: Mapping[str, Any], train: Examples, valid: Examples, *,
-           standardise: bool) -> tuple[Pipeline, list[Candidate]]:
+           standardise: bool, meter: Meter) -> tuple[Pipeline, list[Candidate]]:
     """Fits a classifier with every combination of the settings in `grid`; of equals the first one is chosen.
 
     Args:
@@ -95,15 +99,16 @@ def choose(name: str, seed: int, grid: Mapping[str, Any], train: Examples, valid
     chosen, candidates = None, []
     for settings in combinations:
         classifier = make_classifier(name, seed, settings, standardise=standardise)
-        started = time.perf_counter()
         try:
-            classifier.fit(train.features, train.labels)
-            fitted = time.perf_counter()
+            with meter.measure() as fitting:
+                classifier.fit(train.features, train.labels)
+            started = time.perf_counter()
             auc = float(roc_auc_score(valid.labels, scores(classifier, valid.features)))
         except ValueError as error:
             raise InputError(f"config.grid.{name}: with {settings}: {error}") from None
-        candidate = Candidate(settings, auc, fitted - started, time.perf_counter() - fitted)
-        print(f"{name} with {settings}: validation AUC {auc:.4f}, {fitted - started:.1f} s to fit, "
+        candidate = Candidate(settings, auc, fitting.seconds, time.perf_counter() - started, fitting.kwh,
+                              fitting.co2_kg)
+        print(f"{name} with {settings}: validation AUC {auc:.4f}, {fitting.seconds:.1f} s to fit, "
               f"{candidate.score_seconds:.1f} s to score")
         if not candidates or auc > candidates[0].valid_auc:
             chosen = classifier

@@ -1,6 +1,7 @@
 """What a trained network makes of patches, before its own classifier reads it."""
 
 import hashlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from pcamjax.models import model_input
 from pcamjax.training.parallel import choose_devices, replicate, spread
 
 
-def pooled_features(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"]
-                    ) -> Float32[np.ndarray, "n c"]:
-    """The mean over positions of the feature map of each of `images[indices]`, with a progress bar.
+def make_pooled_features(run: Run) -> Callable[[UInt8[np.ndarray, "m 96 96 3"], Int[np.ndarray, " n"]],
+                                               Float32[np.ndarray, "n c"]]:
+    """What gives the mean over positions of the feature map of each of `images[indices]`, with a progress bar.
 
     The thesis would put k-NN, SVM or forest in the place of the multilayer perceptron. So they read what that reads,
     the feature map, and not the last hidden layer, which is part of the perceptron and was trained until two logits
@@ -35,12 +36,17 @@ def pooled_features(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: I
 
     compiled = spread(pooled, devices, parallel.wrapper, batch_output=True)
     variables = replicate(run.variables, devices)
-    pieces = []
-    with tqdm(total=len(indices), desc="features", unit=" images") as bar:
-        for batch in eval_batches(images, indices, batch_size=batch_size):
-            pieces.append(np.asarray(compiled(variables, batch.images))[batch.mask])
-            bar.update(len(pieces[-1]))
-    return np.concatenate(pieces)
+
+    def pooled_features(images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"]
+                        ) -> Float32[np.ndarray, "n c"]:
+        pieces = []
+        with tqdm(total=len(indices), desc="features", unit=" images") as bar:
+            for batch in eval_batches(images, indices, batch_size=batch_size):
+                pieces.append(np.asarray(compiled(variables, batch.images))[batch.mask])
+                bar.update(len(pieces[-1]))
+        return np.concatenate(pieces)
+
+    return pooled_features
 
 
 def variables_sha256(run: Run) -> str:

@@ -11,6 +11,7 @@
 The bytes depend on the source's patches alone: no times, no paths.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -27,12 +28,16 @@ from jaxtyping import Int8, Integer, UInt8
 from tqdm import tqdm
 
 from pcamjax.errors import InputError
-from pcamjax.files import read_json, require_space, sha256_file
+from pcamjax.files import read_json, require_file, require_space, sha256_file, sync
+from pcamjax.locks import locked
+from pcamjax.npy import read_header, read_values
 
 IMAGE_SHAPE = (96, 96, 3)
 BATCH = 1024
 FORMAT, VERSION = "pcamjax-store", 1
 LONGEST_NAME = 255
+COUNTS = ("count", "positive", "negative", "unlabelled", "slides")  # of each part, in the manifest
+LARGEST_ARRAY = 1 << 40  # bytes of a file; images are mapped, and whatever else is read has 1 kB a patch at most
 ARRAYS = {"images": ("u1", IMAGE_SHAPE), "labels": ("i1", ()), "ids": ("U", ()), "slides": ("U", ()),
           "parts": ("U", ()), "digests": ("u1", (16,))}
 
@@ -85,7 +90,9 @@ class Patches:
         manifest = read_json(file)
         if not isinstance(manifest, dict) or {**manifest, "format": FORMAT, "version": VERSION} != manifest:
             raise InputError(f"{file}: no manifest of a {FORMAT}, version {VERSION}; prepare the data again")
-        arrays = {name: _load(path / f"{name}.npy", kind, (manifest.get("count"), *shape))
+        if not _is_manifest(manifest):
+            raise InputError(f"{file}: counts and hashes are not there as they should be; prepare the data again")
+        arrays = {name: _load(path / f"{name}.npy", kind, (manifest["count"], *shape))
                   for name, (kind, shape) in ARRAYS.items()}
         if not np.isin(arrays["labels"], (-1, 0, 1)).all():
             raise InputError(f"{path / 'labels.npy'}: holds other values than -1, 0 and 1; prepare the data again")
@@ -115,7 +122,7 @@ class Patches:
         """
         for name in ARRAYS:
             file = self.path / f"{name}.npy"
-            if sha256_file(file) != self.manifest.get("sha256", {}).get(file.name):
+            if sha256_file(file) != self.manifest["sha256"].get(file.name):
                 raise InputError(f"{file}: changed since it was written, its SHA-256 is not the manifest's; "
                                  "prepare the data again")
 
@@ -124,24 +131,29 @@ def write_store(source: Source, path: str | os.PathLike) -> Patches:
     """Converts a source into a new store at `path`, which is there only once it is whole, and opens it.
 
     Raises:
-      InputError: `path` exists, a batch breaks the contract of `PatchBatch`, or the disk is full;
-        nothing is left then.
+      InputError: `path` exists, another process writes it, a batch breaks the contract of `PatchBatch`, or the disk is
+        full; nothing is left then.
     """
     path, count = Path(path), len(source)
     refuse_existing(path)
     if not count:
         raise InputError(f"{source.name}: holds no patches, nothing to convert")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        require_space(path.parent, count * (int(np.prod(IMAGE_SHAPE)) + 1024))
-        _write_arrays(source, count, temporary)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose "
-                         "another output, nothing is left of this conversion") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with locked(path.with_name(f".{path.name}.lock"), "conversion"):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
+            shutil.rmtree(left)
+        try:
+            temporary.mkdir()
+            require_space(path.parent, count * (int(np.prod(IMAGE_SHAPE)) + 1024))
+            _write_arrays(source, count, temporary)
+            for file in (*temporary.iterdir(), temporary):
+                sync(file)
+            os.rename(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error}); free space or choose "
+                             "another output, nothing is left of this conversion") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return Patches.open(path)
 
 
@@ -170,8 +182,6 @@ def _write_arrays(source: Source, count: int, folder: Path) -> None:
                 names[key] += getattr(batch, key)
             done += size
             progress.update(size)
-        file.flush()
-        os.fsync(file.fileno())
         if done != count:
             raise InputError(f"{source.name}: gave {done} patches of the {count} announced; it was cut short")
     columns = {"labels": labels, "digests": digests, **{key: np.array(names[key]) for key in names}}
@@ -195,14 +205,23 @@ def _load(file: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
       InputError: the file is not whole, or its type or shape is not the one expected.
     """
     try:
-        array = np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        require_file(file, LARGEST_ARRAY)
+        with open(file, "rb") as opened:
+            header = read_header(opened, os.fstat(opened.fileno()).st_size)
+            found = header.dtype.kind if kind == "U" else header.dtype.str[1:]
+            if (found, header.shape, header.fortran_order) != (kind, shape, False):
+                raise InputError(f"{file}: {header.dtype} {list(header.shape)}, but the manifest says {kind} "
+                                 f"{list(shape)}; prepare the data again")
+            if kind == "U" and header.dtype.itemsize > 4 * LONGEST_NAME:
+                raise InputError(f"{file}: {header.dtype}, but names have {LONGEST_NAME} characters at most; prepare "
+                                 "the data again")
+            if file.name == "images.npy":
+                return np.memmap(opened, header.dtype, "r", header.offset, shape)
+            return read_values(opened, header)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
         raise InputError(f"{file}: missing or truncated ({error}); prepare the data again") from None
-    found = array.dtype.kind if kind == "U" else array.dtype.str[1:]
-    if (found, array.shape) != (kind, shape):
-        raise InputError(f"{file}: {array.dtype} {list(array.shape)}, but the manifest says {kind} "
-                         f"{list(shape)}; prepare the data again")
-    return array if file.name == "images.npy" else np.array(array)
 
 
 def _check(batch: PatchBatch, name: str, done: int, count: int, seen: set[str]) -> int:
@@ -228,6 +247,16 @@ def _check(batch: PatchBatch, name: str, done: int, count: int, seen: set[str]) 
             raise InputError(f"{where}: the id {text!r} is empty or occurs twice; ids must be unique")
         seen.add(text)
     return size
+
+
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether what is read of a manifest later is there: counts by part, and a hash for each file."""
+    count, parts, hashes = (manifest.get(key) for key in ("count", "parts", "sha256"))
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        return False
+    numbers = [count, *(part.get(key) for part in parts.values() for key in COUNTS)]
+    return (all(type(number) is int and number >= 0 for number in numbers) and isinstance(hashes, dict)
+            and isinstance(manifest.get("source"), str))
 
 
 def _count_parts(labels: np.ndarray, slides: np.ndarray, parts: np.ndarray) -> dict[str, dict[str, int]]:

@@ -6,6 +6,8 @@ small where patches of one slide resemble each other.
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -64,6 +66,12 @@ class Comparison:
     mcnemar: McNemarTest
 
 
+class _Measured(NamedTuple):
+    values: dict[str, float]
+    drawn: dict[str, Float[np.ndarray, " samples"]]
+    calls: Bool[np.ndarray, " n"]
+
+
 def compare(first: Predictions, second: Predictions, *,
             points: tuple[OperatingPoint | None, OperatingPoint | None] = (None, None), samples: int = SAMPLES,
             seed: int = 0) -> Comparison:
@@ -72,19 +80,39 @@ def compare(first: Predictions, second: Predictions, *,
     Raises:
       InputError: the predictions are of different patches, or as `bootstrap.intervals`.
     """
-    require_same_patches(first, second)
-    resampling = plan(first, samples, seed)
-    thresholds = threshold_at(points[0], first), threshold_at(points[1], second)
-    measures = [WeightedMetrics(model.labels, model.scores, threshold)
-                for model, threshold in zip((first, second), thresholds, strict=True)]
-    values = [measure.of_all() for measure in measures]
-    drawn = [resampled(measure, first, resampling) for measure in measures]
-    differences = {name: _difference(values[0][name], values[1][name], drawn[0][name] - drawn[1][name], resampling)
-                   for name in METRICS}
-    calls = [model.scores.astype(np.float64) > threshold
-             for model, threshold in zip((first, second), thresholds, strict=True)]
-    return Comparison(differences, resampling, delong(first.labels, first.scores, second.scores),
-                      mcnemar(first.labels, *calls))
+    return compare_each(second, [first], points=points[::-1], samples=samples, seed=seed)[0]
+
+
+def compare_each(reference: Predictions, others: Sequence[Predictions], *,
+                 points: tuple[OperatingPoint | None, OperatingPoint | None] = (None, None), samples: int = SAMPLES,
+                 seed: int = 0) -> list[Comparison]:
+    """Compares each of the others, as the first, with the reference, whose resamples are drawn once.
+
+    Args:
+      points: the operating point of the reference and that of the others; None is a score of 0.5.
+    Raises:
+      InputError: as `compare`.
+    """
+    for other in others:
+        require_same_patches(other, reference)
+    resampling = plan(reference, samples, seed)
+
+    thresholds = [threshold_at(points[1], other) for other in others]
+
+    def measured(model: Predictions, threshold: float) -> _Measured:
+        measure = WeightedMetrics(model.labels, model.scores, threshold)
+        return _Measured(measure.of_all(), resampled(measure, model, resampling),
+                         model.scores.astype(np.float64) > threshold)
+
+    theirs = measured(reference, threshold_at(points[0], reference))
+    made = []
+    for other, threshold in zip(others, thresholds, strict=True):
+        ours = measured(other, threshold)
+        differences = {name: _difference(ours.values[name], theirs.values[name], ours.drawn[name] - theirs.drawn[name],
+                                         resampling) for name in METRICS}
+        made.append(Comparison(differences, resampling, delong(other.labels, other.scores, reference.scores),
+                               mcnemar(other.labels, ours.calls, theirs.calls)))
+    return made
 
 
 def delong(labels: Int[np.ndarray, " n"], first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> AucTest:
@@ -121,6 +149,18 @@ def mcnemar(labels: Int[np.ndarray, " n"], first: Bool[np.ndarray, " n"],
     alone, other_alone = int(np.sum(right & ~other_right)), int(np.sum(other_right & ~right))
     p = float(binomtest(alone, alone + other_alone).pvalue) if alone + other_alone else 1.0
     return McNemarTest(alone, other_alone, p)
+
+
+def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Holm 1979: the p-values of m tests, adjusted so that one false find among all m is as rare as a level says.
+
+    NaN stands for a test that was not made; it does not count.
+    """
+    made = np.flatnonzero(~np.isnan(p))
+    order = made[np.argsort(p[made], kind="stable")]
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
 
 
 def _placements(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]

@@ -4,6 +4,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from pcamjax.errors import InputError
 from pcamjax.hosts import require_same
 from pcamjax.inference.averaging import mean_logits, symmetric_views
 from pcamjax.inference.predictions import Predictions, scores
+from pcamjax.meter import Meter
 from pcamjax.models import model_spec
 from pcamjax.models.network import Network
 from pcamjax.models.variables import variable_shapes
@@ -71,7 +73,7 @@ def predict(run: Run, images: UInt8[np.ndarray, "n 96 96 3"], batch_size: int = 
     if images.dtype != np.uint8 or images.shape[1:] != (96, 96, 3) or not len(images):
         raise InputError(f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, 96, 96, 3] with n > 0, "
                          "RGB 0..255")
-    return scores(_logits(run, images, np.arange(len(images)), batch_size, symmetries))
+    return scores(_logits(run, images, np.arange(len(images)), batch_size, symmetries)[0])
 
 
 def predict_split(run: Run, patches: Patches, split: Split, role: str, *, symmetries: bool = False) -> Predictions:
@@ -80,29 +82,47 @@ def predict_split(run: Run, patches: Patches, split: Split, role: str, *, symmet
     Raises:
       InputError: the split has no such role.
     """
+    return measured_predictions(run, patches, split, role, symmetries=symmetries)[0]
+
+
+def measured_predictions(run: Run, patches: Patches, split: Split, role: str, *, symmetries: bool = False,
+                         meter: Meter | None = None) -> tuple[Predictions, dict[str, Any]]:
+    """`predict_split` and what it cost; with a meter without compilation, for a first batch is scored unmeasured.
+
+    Raises:
+      InputError: the split has no such role.
+    """
     indices = split.part(role)
     require_same({"store or part": (patches.sha256, sha256(indices.tobytes()).hexdigest())})
-    logits = _logits(run, patches.images, indices, run.config.eval_batch_size, symmetries, progress=role)
+    logits, cost = _logits(run, patches.images, indices, run.config.eval_batch_size, symmetries, role, meter)
     meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
             "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,
             "store_sha256": patches.sha256}
     if symmetries:
         meta["averaged"] = "probability over the eight symmetries of the square"
     return Predictions(ids=patches.ids[indices], slides=patches.slides[indices], labels=patches.labels[indices],
-                       scores=scores(logits), logits=logits, meta=meta)
+                       scores=scores(logits), logits=logits, meta=meta), cost
 
 
 def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"], batch_size: int,
-            symmetries: bool, progress: str | None = None) -> Float[np.ndarray, "n 2"]:
+            symmetries: bool, progress: str | None = None, meter: Meter | None = None
+            ) -> tuple[Float[np.ndarray, "n 2"], dict[str, Any]]:
+    """The logits of `images[indices]`, and what they cost."""
     parallel = run.config.parallel
     devices = choose_devices(parallel.devices, batch_size)
     forward = Forward(run.config.model.name, batch_size, devices, parallel.wrapper,
                       run.config.model.get("precision", "float32"))
     variables = replicate(run.variables, devices)
-    if not symmetries:
-        return forward.logits(variables, images, indices, progress=progress)
-    # An image has the same place in a batch in every view, so turning it only permutes its eight logits.
-    views = [forward.logits(variables, view, indices, progress=progress and f"{progress}, view {number} of 8")
-             for number, view in enumerate(symmetric_views(images), 1)]
-    margins = np.stack([logits[:, 1].astype(np.float64) - logits[:, 0] for logits in views])
-    return mean_logits(margins).astype(np.float32)
+    if meter:
+        forward.logits(variables, images, indices[:batch_size])
+    meter = meter or Meter()
+    with meter.measure() as spent:
+        if symmetries:
+            # An image has the same place in a batch in every view, so turning it only permutes its eight logits.
+            views = [forward.logits(variables, view, indices, progress=progress and f"{progress}, view {number} of 8")
+                     for number, view in enumerate(symmetric_views(images), 1)]
+            margins = np.stack([logits[:, 1].astype(np.float64) - logits[:, 0] for logits in views])
+            logits = mean_logits(margins).astype(np.float32)
+        else:
+            logits = forward.logits(variables, images, indices, progress=progress)
+    return logits, meter.inference_cost(spent, len(indices))

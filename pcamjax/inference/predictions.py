@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import math
 import os
 import zipfile
 from typing import Any
@@ -13,7 +12,8 @@ from jaxtyping import Float32, Float64, Int8, Shaped
 from scipy.special import expit, logit
 
 from pcamjax.errors import InputError
-from pcamjax.files import atomic_file
+from pcamjax.files import atomic_file, open_zip, parse_json
+from pcamjax.npy import read_header, read_values
 
 THRESHOLD = 0.5
 """A patch is called metastasis when its score is greater, as argmax does; a tie is healthy."""
@@ -103,7 +103,7 @@ class Predictions:
             raise InputError(f"{path}: holds {', '.join(sorted(arrays))}, expected "
                              f"{', '.join(sorted(fields))} (logits or not); make it again")
         try:
-            arrays["meta"] = json.loads(str(arrays["meta"]))
+            arrays["meta"] = parse_json(str(arrays["meta"]))
             return cls(**{"logits": None} | arrays)
         except ValueError as error:
             raise InputError(f"{path}: {error}; make it again: python -m experiments.evaluate") from None
@@ -146,16 +146,13 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
       InputError: the file is missing, truncated, not a .npz file, or larger than 4 GiB.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-            if size > _LARGEST:
-                raise InputError(f"{path}: its arrays take {size} bytes, expected {_LARGEST} at most")
+        with open_zip(path, _LARGEST) as archive:
             return {member.filename.removesuffix(".npy"): _read_array(archive, member)
                     for member in archive.infolist()}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path}: {error}; make it again") from None
     # Besides its own errors, zipfile passes on those of its parts: NotImplementedError for an unknown
     # compression, zlib.error for damaged data, struct.error and EOFError for missing data.
     except Exception as error:
@@ -166,17 +163,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
-        if np.lib.format.read_magic(file) == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            file.seek(0)
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-            raise ValueError(f"{member.filename} says {shape} of {dtype}, but holds "
-                             f"{member.file_size - file.tell()} bytes")
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return read_values(file, read_header(file, member.file_size))
 
 
 def _expect(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:

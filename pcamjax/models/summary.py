@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import PyTree
 
-from pcamjax.models import MODELS
+from pcamjax.models import MODELS, frozen_layers, model_spec
 from pcamjax.models.graph import Path, layer_graph
 
 
@@ -42,6 +42,15 @@ def summarise(network: nn.Module, size: int = 96) -> list[LayerSummary]:
         rows.append(LayerSummary(layer.name, layer.kind, layer.shape[1:], _size(params), _size(statistics),
                                  2 * kernels * positions, tuple(source[-1] for source in layer.inputs)))
     return rows
+
+
+def layer_counts(name: str, frozen: str) -> tuple[int, int]:
+    """How many layers of a network's backbone are frozen, and how many it has; its input is none of them.
+
+    Raises:
+      InputError: as `frozen_layers`.
+    """
+    return len(frozen_layers(name, frozen)), len(layer_graph(model_spec(name).build().backbone, train=False))
 
 
 def network_table() -> str:

@@ -29,7 +29,7 @@ CENTRE = (32, 32)  # the square that bears the label: this offset and this size,
 
 _DARK = "#08306b"
 _LINES = (("train", "#4292c6", "-", "o", 3.5, None), ("valid", _DARK, "--", "s", 5, "none"))
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.edgecolor": "#555555", "legend.frameon": False,
@@ -37,7 +37,7 @@ _STYLE = {
 }
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def learning_curves(history: dict[str, Float[np.ndarray, " epochs"]]) -> Figure:
     """Loss, accuracy and AUC after each epoch, of training and validation.
 
@@ -69,7 +69,7 @@ def learning_curves(history: dict[str, Float[np.ndarray, " epochs"]]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def roc(curve: RocCurve, auc: float) -> Figure:
     """A ROC curve with its area, the line of chance, and the point at which patches are called."""
     figure = Figure(figsize=(3.7, 3.7), layout="constrained")
@@ -86,7 +86,7 @@ def roc(curve: RocCurve, auc: float) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def reliability_diagram(diagram: Reliability) -> Figure:
     """The fraction of metastasis against the mean score, bin by bin, and below it how many patches each bin has."""
     figure = Figure(figsize=(3.7, 3.7), layout="constrained")
@@ -103,7 +103,7 @@ def reliability_diagram(diagram: Reliability) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def risk_curve(curve: RiskCoverage) -> Figure:
     """How often a model errs if it answers only a part of the patches, those of which it is surest."""
     figure = Figure(figsize=(3.7, 3.7), layout="constrained")
@@ -115,7 +115,7 @@ def risk_curve(curve: RiskCoverage) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def confusion_matrix(metrics: Metrics) -> Figure:
     """Counts and percentages of each true class; the shade is the percentage."""
     percent = np.array(metrics.confusion_percent, dtype=float)
@@ -139,7 +139,7 @@ def confusion_matrix(metrics: Metrics) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def heat_map_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, "k h w"],
                   scores: Float[np.ndarray, " k"], labels: Int[np.ndarray, " k"],
                   is_zero: Bool[np.ndarray, " k"], scale: str) -> Figure:
@@ -170,7 +170,7 @@ def heat_map_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, 
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def method_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, "m k h w"],
                 titles: Sequence[str], over_patch: Sequence[bool], captions: Sequence[str], scale: str) -> Figure:
     """The patches in a row, and below it a row for each method's maps, with one scale for all.
@@ -201,7 +201,7 @@ def method_grid(images: UInt8[np.ndarray, "k h w 3"], maps: Float[np.ndarray, "m
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def patch_grid(images: UInt8[np.ndarray, "k h w 3"], labels: Int[np.ndarray, " k"]) -> Figure:
     """Patches with the centre square and their labels, eight a row."""
     columns, rows = 8, -(-len(images) // 8)
@@ -216,7 +216,7 @@ def patch_grid(images: UInt8[np.ndarray, "k h w 3"], labels: Int[np.ndarray, " k
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def augmentation_grid(originals: UInt8[np.ndarray, "k h w 3"],
                       augmented: UInt8[np.ndarray, "k m h w 3"]) -> Figure:
     """A row for each patch: as it is, then m times as training sees it."""
@@ -236,7 +236,7 @@ def augmentation_grid(originals: UInt8[np.ndarray, "k h w 3"],
     return figure
 
 
-@matplotlib.rc_context(_STYLE | {"axes.grid": False})
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def class_proportions(counts: dict[str, tuple[int, int, int]]) -> Figure:
     """One bar a split, of its shares; `counts` are (healthy, metastasis, unlabelled) patches of each."""
     figure = Figure(figsize=(7.2, 0.42 * len(counts) + 0.85), layout="constrained")
@@ -274,7 +274,7 @@ class RooflinePoint(NamedTuple):
     peer_speed: float
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def roofline(points: Sequence[RooflinePoint], product: float, bandwidth: float) -> Figure:
     """Speed against intensity, under what a product of matrices (FLOP/s) and the memory (bytes/s) allow.
 

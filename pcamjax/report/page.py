@@ -12,13 +12,14 @@ import numpy as np
 from pcamjax.errors import InputError
 from pcamjax.evaluation import calibration
 from pcamjax.evaluation.abstention import risk_coverage
-from pcamjax.evaluation.metrics import Metrics, read_evaluation, roc_curve
+from pcamjax.evaluation.metrics import Metrics, roc_curve
 from pcamjax.explain.explanations import Explanations, read_explanations
 from pcamjax.explain.names import OF_LAYERS, TITLES
 from pcamjax.files import read_json
 from pcamjax.inference.predictions import THRESHOLD, Predictions
 from pcamjax.report import figures
 from pcamjax.report.html import Picture, embed, write_page
+from pcamjax.report.run_files import read_history, read_split, read_table
 from pcamjax.report.tables import interval_rows
 
 _PARTS = ("test", "valid", "train")
@@ -42,10 +43,10 @@ def write_report(run: str | os.PathLike) -> Path:
     run = Path(run)
     if not (run / "config.json").is_file():
         raise InputError(f"{run}: not a run folder (no config.json); name the --workdir of a training")
-    config, environment, record = (_read_table(run / f"{name}.json")
+    config, environment, record = (read_table(run / f"{name}.json")
                                    for name in ("config", "environment", "record"))
-    history = _read_history(run / "metrics.jsonl")
-    evaluated = {path.stem: _read_split(run, path)
+    history = read_history(run / "metrics.jsonl")
+    evaluated = {path.stem: (*read_split(run, path.stem), _assessment(path))
                  for path in sorted((run / "evaluation").glob("*.json"), key=_place)}
     explained = {path.stem: read_explanations(path)
                  for path in sorted((run / "explanations").glob("*.npz"), key=_place)}
@@ -68,37 +69,6 @@ def write_report(run: str | os.PathLike) -> Path:
         config=list(_flat(config)),
         environment=[row for row in _flat(environment) if row[0] != "command"],
     )
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is no file."""
-    table = read_json(path) if path.exists() else {}
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: holds a {type(table).__name__}, expected an object; restore it")
-    return table
-
-
-def _read_history(path: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.jsonl; of an epoch that was run again after a restart, the later line."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end yet is still being written
-    try:
-        rows = {row["epoch"]: row for row in map(json.loads, lines)}
-        names = dict.fromkeys(name for row in rows.values() for name in row)
-        return {name: np.array([row.get(name) for row in rows.values()], dtype=float) for name in names}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: a line is not an epoch's metrics as JSON ({type(error).__name__}: "
-                         f"{error}); remove it") from None
-
-
-def _read_split(run: Path, path: Path) -> tuple[Metrics, Predictions, dict[str, Any]]:
-    metrics, meta = read_evaluation(path)
-    predictions = Predictions.load(run / "predictions" / f"{path.stem}.npz")
-    if meta != predictions.meta or metrics.n != len(predictions):
-        raise InputError(f"{path}: does not belong to predictions/{path.stem}.npz beside it; "
-                         "make both again: python -m experiments.evaluate")
-    return metrics, predictions, _assessment(path)
 
 
 def _place(path: Path) -> tuple[int, str]:
@@ -170,8 +140,6 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         yield "fitted on", f"{record['fitted_on']:,} patches, {record['features']:,} features each"
         yield "settings", (f"{settings}; validation AUC {_text(record['chosen']['valid_auc'])}, the best of "
                            f"{len(record['candidates'])}")
-        cost = record["milliseconds_per_image"]
-        yield "time per image", f"{cost['training']:,.2f} ms to fit, {cost['prediction']:,.2f} ms to predict"
     elif record:
         if weights := record.get("weights"):
             yield "weights at the start", (f"{weights['file']}, SHA-256 {weights['sha256']}, classifier "
@@ -186,6 +154,20 @@ def _summary_rows(record: dict[str, Any], history: dict[str, np.ndarray]) -> Ite
         yield "epochs so far", str(len(history["epoch"]))
     if best:
         yield "best epoch", f"{best['epoch']}, with {best['metric']} {_text(best['value'])}"
+    if cost := record.get("cost"):
+        flops = cost["flops_per_image"]
+        yield "cost of training", (f"{cost['train_ms_per_image']:,.2f} ms for each training patch, on "
+                                   f"{cost['device']}; {_energy(cost)}")
+        yield "size", (f"{cost['bytes'] / 1e6:,.2f} MB on disk to predict with"
+                       + (f", {flops / 1e9:.3f} GFLOPs for an image" if flops else ""))
+
+
+def _energy(cost: dict[str, Any]) -> str:
+    """Energy and CO2 with how and where they were measured."""
+    if cost["energy_kwh"] is None:
+        return "energy and CO2: not measured"
+    return (f"{cost['energy_kwh']:.3g} kWh, {1000 * cost['co2_kg']:.3g} g of CO2 by the electricity of "
+            f"{cost['region']} ({cost['method']})")
 
 
 def _leak(leaks: bool | None) -> str:
@@ -193,11 +175,15 @@ def _leak(leaks: bool | None) -> str:
 
 
 def _assessment(path: Path) -> dict[str, Any]:
-    """The texts of an evaluation's assessment; nothing where it has none."""
+    """The texts of an evaluation's assessment and cost; nothing where it has none."""
     try:
-        made = read_json(path).get("assessment")
-        return {} if made is None else {"intervals": interval_rows(made["intervals"]), "resampling": made["resampling"],
-                                        "choices": list(_choices(made["choices"]))}
+        record = read_json(path)
+        made, cost = record.get("assessment"), record.get("cost")
+        texts = {"cost": cost and (f"{cost['test_ms_per_image']:,.2f} ms an image, compilation left out; "
+                                   f"{_energy(cost)}"), "resampling": None}
+        return texts if made is None else texts | {
+            "intervals": interval_rows(made["intervals"]), "resampling": made["resampling"],
+            "choices": list(_choices(made["choices"]))}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: its assessment is not of this form ({type(error).__name__}: {error}); make it "
                          "again: python -m experiments.evaluate") from None
@@ -282,7 +268,7 @@ def _heat_maps(split: str, made: Explanations, folder: Path) -> Iterator[dict[st
 
 def _command(environment: dict[str, Any]) -> str:
     command = environment.get("command", "")
-    return command if isinstance(command, str) else shlex.join(command)
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,6 +1,9 @@
 """Checkpoints of a run by Orbax: `last`, to go on from, and `best`, chosen by the validation metric."""
 
 import os
+import secrets
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,69 +11,103 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from pcamjax.data.store import require_space
 from pcamjax.errors import InputError
-from pcamjax.files import read_json, sha256_file, write_json
+from pcamjax.files import read_json, require_space, sha256_file, sync, write_json
 from pcamjax.hosts import is_first, several
 from pcamjax.training.step import TrainState
 
 Kind = Literal["last", "best"]
+KEPT = {"last": 2, "best": 1}
 HASHES = "sha256.json"
 
 
 class Checkpoints:
-    """The two series of checkpoints in a folder; a checkpoint is there only once it is whole.
+    """The two series of checkpoints in a folder; one has its name, the number of its step, only once it is whole.
 
-    Each holds `variables` (what the network needs), `training` (optimizer state, step and random key) and `progress`
-    (JSON: the epochs so far and the sums of the epoch under way). Orbax meets damage with pages of threads' tracebacks,
-    so the hashes of its files lie beside them and are compared before it reads.
+    Each holds `variables` (what the network needs), `training` (optimizer state, step and random key), `progress`
+    (JSON: the epochs so far and the sums of the epoch under way) and the hashes of all these files, which are compared
+    before Orbax reads: it meets damage with pages of threads' tracebacks. A `last` that is not as it was written is
+    passed over for the one before. Another `best` would not be the best, so one is kept. While one more is written
+    there are four at most.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder).absolute()
-        self._managers: dict[str, ocp.CheckpointManager] = {}
+        # Of several processes each reads alone and one writes, without Orbax' barriers, at which all had to meet.
+        own = jax.process_index()
+        alone = {"multiprocessing_options": ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")} if several() else {}
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(**alone)), **alone)
+        # The steps that this process has written or compared with their hashes; when it saves, only these stay.
+        self._whole: dict[Kind, list[int]] = {kind: [] for kind in KEPT}
 
     def save(self, kind: Kind, state: TrainState, progress: dict[str, Any]) -> None:
-        """Writes a checkpoint of `state.step` and waits until it is on disk; the one before goes afterwards.
+        """Writes a checkpoint of `state.step` and waits until it is on disk; only then those go that it replaces.
 
         Of several processes the first one writes it alone: all have the same state.
 
         Raises:
-          InputError: it cannot be written, for want of space for instance; the checkpoint before is untouched.
+          InputError: it cannot be written, for want of space for instance; the checkpoints before are untouched.
         """
         if not is_first():
             return
         if several():
-            state = jax.device_get(state)
-        step = int(state.step)
-        manager = self._manager(kind)
-        if step in manager.all_steps():
-            return
+            state = jax.device_get(state)  # Orbax would have all processes write a piece of it
+        step, folder = int(state.step), self.folder / kind
         training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
-        require_space(self.folder / kind, sum(x.nbytes for x in jax.tree.leaves(state)))
+        items = ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
+                                   training=ocp.args.StandardSave(training), progress=ocp.args.JsonSave(progress))
+        temporary = folder / f".{step}.{secrets.token_hex(4)}"
         try:
-            saved = manager.save(step, args=ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),
-                                                               training=ocp.args.StandardSave(training),
-                                                               progress=ocp.args.JsonSave(progress)))
-            if not saved:
-                raise OSError(f"there is one of the later step {manager.latest_step()}")
-            manager.wait_until_finished()
-            folder = self.folder / kind / str(step)
-            write_json(folder / HASHES, _hashes(folder))
+            folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
+            require_space(folder, sum(x.nbytes for x in jax.tree.leaves(state)))
+            self._orbax.save(temporary, args=items)
+            write_json(temporary / HASHES, _hashes(temporary))
+            for file in (*temporary.rglob("*"), temporary):
+                sync(file)
+            # Of the same or a later step are only damaged ones, and those of a future that did not come.
+            self._remove(kind, [other for other in self._steps(kind) if other >= step])
+            temporary.rename(folder / str(step))
+            sync(folder)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder / kind}: checkpoint of step {step} cannot be written "
-                             f"({_first_line(error)}); free space and start the same command again, it goes on from "
-                             "the one before") from error
+            raise InputError(f"{folder}: checkpoint of step {step} cannot be written ({_first_line(error)}); free "
+                             "space and start the same command again, it goes on from the one before") from error
+        finally:
+            self._clear()
+        self._whole[kind] = [*(other for other in self._whole[kind] if other < step), step][-KEPT[kind]:]
+        self._remove(kind, [other for other in self._steps(kind) if other not in self._whole[kind]])
 
     def latest_step(self, kind: Kind) -> int | None:
-        """The step of the newest checkpoint, None if there is none."""
-        return self._manager(kind).latest_step() if (self.folder / kind).is_dir() else None
-
-    def restore(self, kind: Kind, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint as (state, progress), on the devices and of the shapes of `like`.
+        """The step of the newest whole checkpoint, None if there are none; damaged ones are named on stderr.
 
         Raises:
-          InputError: there is none, it is damaged, or it is of another network or optimizer.
+          InputError: all there are, are damaged.
+        """
+        if not self._whole[kind] and (steps := self._steps(kind)):
+            damages = []
+            for step in steps:
+                if damage := _damage(self.folder / kind / str(step)):
+                    damages.append(damage)
+                else:
+                    self._whole[kind] = [step]
+                    break
+            if not self._whole[kind]:
+                raise InputError(f"{damages[0]}, the checkpoint is not as it was written, nor is any before it; "
+                                 "restore it, use the other --checkpoint, or train in a new workdir")
+            for damage in damages:
+                print(f"warning: {damage}, the checkpoint is not as it was written; passed over for that of step "
+                      f"{step}", file=sys.stderr)
+        return max(self._whole[kind], default=None)
+
+    def restore(self, kind: Kind, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The checkpoint of `latest_step` as (state, progress), on the devices and of the shapes of `like`.
+
+        Raises:
+          InputError: there is none, all are damaged, or it is of another network or optimizer.
         """
         training = {"step": like.step, "opt_state": like.opt_state, "key": like.key}
         restored = self._restore(kind, variables=ocp.args.StandardRestore(_abstract(like.variables)),
@@ -79,39 +116,50 @@ class Checkpoints:
         return TrainState(**restored.variables, **restored.training), restored.progress
 
     def restore_variables(self, kind: Kind, like: dict[str, PyTree]) -> dict[str, PyTree]:
-        """The network's variables alone from the newest checkpoint, as `restore`."""
+        """The network's variables alone from the same checkpoint, as `restore`."""
         return self._restore(kind, variables=ocp.args.StandardRestore(_abstract(like))).variables
 
+    def variables_bytes(self, kind: Kind) -> int:
+        """The size on disk of the newest checkpoint's variables: all of a run that predictions need."""
+        folder = self.folder / kind / str(self.latest_step(kind)) / "variables"
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
     def close(self) -> None:
-        """Waits for what Orbax does in the background."""
-        for manager in self._managers.values():
-            manager.close()
+        """Ends Orbax' threads."""
+        self._orbax.close()
 
     def _restore(self, kind: Kind, **items: Any) -> Any:
         step = self.latest_step(kind)
         if step is None:
             raise InputError(f"{self.folder / kind}: no checkpoint; train first: python -m experiments.train")
-        _verify(self.folder / kind / str(step))
+        folder = self.folder / kind / str(step)
         try:
-            _require_shapes(self.folder / kind / str(step) / "variables", items["variables"].item)
-            return self._manager(kind).restore(step, args=ocp.args.Composite(**items))
+            _require_shapes(folder / "variables", items["variables"].item)
+            return self._orbax.restore(folder, args=ocp.args.Composite(**items))
         except InputError:
             raise
         except Exception as error:  # Orbax has no class of its own for what it cannot read.
-            raise InputError(f"{self.folder / kind / str(step)}: not a whole checkpoint of this network and optimizer "
-                             f"({_first_line(error)}); use the configuration it was written with") from error
+            raise InputError(f"{folder}: not a whole checkpoint of this network and optimizer ({_first_line(error)}); "
+                             "use the configuration it was written with") from error
 
-    def _manager(self, kind: Kind) -> ocp.CheckpointManager:
-        if kind not in self._managers:
-            keep, options = ocp.checkpoint_managers.LatestN(1), {}
-            if several():  # each reads alone and one writes: without Orbax' barriers, at which all would have to meet
-                own = jax.process_index()
-                (self.folder / kind).mkdir(parents=True, exist_ok=True)
-                options = {"create": False, "multiprocessing_options": ocp.options.MultiprocessingOptions(
-                    primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")}
-            self._managers[kind] = ocp.CheckpointManager(
-                self.folder / kind, options=ocp.CheckpointManagerOptions(preservation_policy=keep, **options))
-        return self._managers[kind]
+    def _steps(self, kind: Kind) -> list[int]:
+        """The steps of the checkpoints that are there, whole or not, the newest first."""
+        return sorted((int(path.name) for path in self._files(kind) if path.name.isdecimal()), reverse=True)
+
+    def _files(self, kind: Kind) -> list[Path]:
+        return list((self.folder / kind).iterdir()) if (self.folder / kind).is_dir() else []
+
+    def _remove(self, kind: Kind, steps: list[int]) -> None:
+        """Removes checkpoints; they lose their names first, so that half of one is never taken for one."""
+        for step in steps:
+            nameless = (self.folder / kind / str(step)).rename(self.folder / kind / f".{step}.{secrets.token_hex(4)}")
+            shutil.rmtree(nameless, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Removes what has no name of its own yet or any more; a killed process leaves such."""
+        for path in (path for kind in KEPT for path in self._files(kind)):
+            if path.name.startswith(".") or ".orbax-checkpoint-tmp" in path.name:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -119,15 +167,23 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): sha256_file(file) for file in files}
 
 
-def _verify(folder: Path) -> None:
-    """Raises InputError if a file of a checkpoint is not as it was written; one killed before its hashes passes."""
-    if not (folder / HASHES).exists():
-        return
-    found = _hashes(folder)
-    for name, written in read_json(folder / HASHES).items():
-        if found.get(name) != written:
-            raise InputError(f"{folder / name}: {'damaged' if name in found else 'missing'}, the checkpoint is not as "
-                             "it was written; restore it, use the other --checkpoint, or train in a new workdir")
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, None if they are as they were written."""
+    file = folder / HASHES
+    if not file.exists():
+        return f"{file}: missing"
+    try:
+        written = read_json(file)
+    except InputError:
+        written = None
+    if not isinstance(written, dict):
+        return f"{file}: damaged"
+    try:
+        found = _hashes(folder)
+    except OSError as error:
+        return f"{error.filename or folder}: not readable ({error.strerror})"
+    wrong = (name for name in written if found.get(name) != written[name])
+    return next((f"{folder / name}: {'damaged' if name in found else 'missing'}" for name in wrong), None)
 
 
 def _require_shapes(folder: Path, like: PyTree) -> None:

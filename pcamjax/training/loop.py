@@ -17,22 +17,33 @@ from tqdm import tqdm
 
 from pcamjax.data.batches import steps_per_epoch
 from pcamjax.data.splits import Split
-from pcamjax.data.store import Patches
+from pcamjax.data.store import IMAGE_SHAPE, Patches
 from pcamjax.errors import InputError
 from pcamjax.files import sha256_file
 from pcamjax.host_memory import give_back_freed_memory
-from pcamjax.hosts import is_first, require_same
+from pcamjax.hosts import any_process, is_first, require_same, several
+from pcamjax.meter import Meter, Spent, none_if_nan
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
+from pcamjax.ops.flops import plain_flops
+from pcamjax.stopping import Stopped, StopRequest, stop_requests
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.forward import Forward
 from pcamjax.training.inputs import Inputs, choose_place, open_inputs
 from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
-from pcamjax.training.parallel import choose_devices, replicate, spread
+from pcamjax.training.parallel import choose_devices, device_name, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
 from pcamjax.training.run import RunFolder, data_identity, flatten
-from pcamjax.training.step import StepMetrics, TrainState, initial_state, make_steps, make_train_step, start_phase
+from pcamjax.training.step import (
+    StepMetrics,
+    TrainState,
+    initial_state,
+    make_forward,
+    make_steps,
+    make_train_step,
+    start_phase,
+)
 from pcamjax.weights import find_weights, load_weights
 
 BEST_METRICS = ("valid_auc", "valid_accuracy", "valid_loss")
@@ -46,6 +57,14 @@ class EpochSums:
     correct: int = 0
     images: int = 0
     seconds: float = 0.0
+    energy_kwh: float = 0.0  # NaN once a stretch was not measured
+    co2_kg: float = 0.0
+
+    def spend(self, spent: Spent) -> None:
+        """Adds what steps took."""
+        self.seconds += spent.seconds
+        self.energy_kwh += spent.kwh
+        self.co2_kg += spent.co2_kg
 
     def add(self, steps: range, metrics: StepMetrics, images: int) -> None:
         """Adds steps, each of so many images; waits for their results.
@@ -64,9 +83,10 @@ class EpochSums:
             self.images += images
 
     def means(self) -> dict[str, float]:
-        """Loss, accuracy and speed of training."""
+        """Loss, accuracy, speed and, if measured, energy of training."""
+        energy = {} if math.isnan(self.energy_kwh) else {"energy_kwh": self.energy_kwh, "co2_kg": self.co2_kg}
         return {"train_loss": self.loss / self.images, "train_accuracy": self.correct / self.images,
-                "seconds": self.seconds, "images_per_second": self.images / self.seconds}
+                "seconds": self.seconds, "images_per_second": self.images / self.seconds, **energy}
 
 
 def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -> dict[str, Any]:
@@ -75,7 +95,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     Stopped at any moment and started again with the same arguments, a run ends with the same bits on CPUs.
 
     Raises:
-      InputError: the configuration, the data or the folder do not allow it, or the loss stopped being finite.
+      InputError: the configuration, the data or the folder do not allow it, another process trains there, or the loss
+        stopped being finite.
+      Stopped: SIGTERM or SIGINT came; the step under way was finished and saved.
     """
     _require_settings(config)
     train, valid = split.part("train"), split.part("valid")
@@ -89,11 +111,14 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
                       config.model.precision)
+    meter = Meter("" if several() else config.carbon.country)  # which would be that of this host alone
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
-        done = checkpoints.latest_step("last")
         data = data_identity(patches, split)
         folder.require_fits(config, data)
+        stack.enter_context(folder.lock("training"))
+        stop = stack.enter_context(stop_requests())
+        done = checkpoints.latest_step("last")
         if done is None:
             # Before the folder is taken: the file of weights may not be there, or be another network's.
             state, progress = _begin(config)
@@ -105,8 +130,11 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             folder.claim(config, data)
         state = replicate(state, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
+        measured = _noted(progress.get("measured", {}), device=device_name(devices), method=meter.method,
+                          region=meter.region)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
-              f"images on the {place}, {len(devices)} device(s); "
+              f"images on the {place}, {len(devices)} device(s)"
+              f"{f' of {jax.process_count()} processes' if several() else ''}; "
               f"began with weights {config.model.weights or 'drawn anew'}"
               + (f"; going on after step {number}" if number else ""))
         for phase in phases:
@@ -125,22 +153,27 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
+                if any_process(bool(stop.signal)):
+                    raise Stopped(f"{stop.signal or 'a signal to another process'} came; step {number} is saved, start "
+                                  "the same command again to go on")
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
-                state = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar)
-                number = until
+                state, number = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
+                                           meter, stop)
                 if number == epoch_end:
                     log.append({"epoch": number // steps, "step": number, "phase": index, **sums.means(),
                                 **_validate(forward, state, inputs, patches.labels[valid], loss),
                                 "learning_rate": float(phase.schedule(number - 1 - phase.first_step))})
                     sums = EpochSums()
                     bar.set_postfix({name: f"{log.epochs[-1][name]:.3f}" for name in ("train_loss", "valid_auc")})
-                progress = {**progress, "epochs": log.epochs, "sums": dataclasses.asdict(sums)}
+                progress = {**progress, "epochs": log.epochs, "sums": dataclasses.asdict(sums), "measured": measured}
                 if number == epoch_end and _best_epoch(log.epochs, config.best_metric) == number // steps:
                     checkpoints.save("best", state, progress)
                 checkpoints.save("last", state, progress)
                 give_back_freed_memory()
-    record = _record(config, state, progress, split, phases)
+        record = _record(config, state, progress, split, phases)
+        if is_first():
+            record["cost"] = _cost(config, state, record, progress, checkpoints.variables_bytes("last"))
     if is_first():
         folder.write_record(record)
     return record
@@ -180,23 +213,30 @@ def _require_settings(config: ConfigDict) -> None:
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
-               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm) -> TrainState:
-    """Takes these steps, a few a dispatch, and adds them to `sums`."""
-    started, limit, before = time.perf_counter(), config.input.steps_per_dispatch, None
-    for first in range(0, len(steps), limit):
-        taken = steps[first:first + limit]
-        items = [next(inputs.items) for _ in taken]
-        items += items[-1:] * (limit - len(taken))
-        state, metrics = dispatch(state, jax.tree.map(lambda *x: np.stack(x, axis=1), *items), np.int32(len(taken)),
-                                  inputs.store)
-        # What came before is read while this runs: the devices always have work, and their next batch in time.
-        if before is not None:
-            sums.add(*before, config.batch_size)
-        before = taken, metrics
-        bar.update(len(taken) * config.batch_size)
-    sums.add(*before, config.batch_size)
-    sums.seconds += time.perf_counter() - started
-    return state
+               config: ConfigDict, steps: range, sums: EpochSums, bar: tqdm, meter: Meter, stop: StopRequest
+               ) -> tuple[TrainState, int]:
+    """Takes these steps, a few a dispatch, or those before a `stop`, adds them and what they took to `sums` and tells
+    the last one."""
+    limit, before, asked = config.input.steps_per_dispatch, None, False
+    with meter.measure() as spent:
+        for first in range(0, len(steps), limit):
+            taken = steps[first:first + limit]
+            items = [next(inputs.items) for _ in taken]
+            items += items[-1:] * (limit - len(taken))
+            state, metrics = dispatch(state, jax.tree.map(lambda *x: np.stack(x, axis=1), *items),
+                                      np.int32(len(taken)), inputs.store)
+            # What came before is read while this runs: the devices always have work, and their next batch in time.
+            if before is not None:
+                sums.add(*before, config.batch_size)
+            before = taken, metrics
+            bar.update(len(taken) * config.batch_size)
+            # Several processes read their common answer a dispatch later too, so that no device waits for it.
+            heard, asked = asked, any_process(bool(stop.signal))
+            if heard if several() else asked:
+                break
+        sums.add(*before, config.batch_size)
+    sums.spend(spent)
+    return state, taken[-1]
 
 
 def _validate(forward: Forward, state: TrainState, inputs: Inputs, labels: Int[np.ndarray, " n"], loss: Callable
@@ -246,6 +286,29 @@ def _record(config: ConfigDict, state: TrainState, progress: dict[str, Any], spl
             "split": {"name": split.name, "description": split.description, "leaks_slides": split.leaks_slides,
                       **{role: len(indices) for role, indices in split.indices.items()}},
             "best": {"metric": config.best_metric, "epoch": best["epoch"], "value": best[config.best_metric]}}
+
+
+def _noted(measured: dict[str, list[str]], **found: str | None) -> dict[str, list[str]]:
+    """What a run was measured on and by, each once in the order of use: it may go on elsewhere."""
+    return {key: list(dict.fromkeys([*measured.get(key, []), *([value] if value else [])]))
+            for key, value in found.items()}
+
+
+def _cost(config: ConfigDict, state: TrainState, record: dict[str, Any], progress: dict[str, Any], size: int
+          ) -> dict[str, Any]:
+    """What the run cost, `size` bytes on disk among it; energy and CO2 are None unless every epoch was measured."""
+    forward = jax.jit(make_forward(config.model.name, config.model.precision))
+    image = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), np.uint8)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.variables)
+    energy, co2 = (none_if_nan(sum(epoch.get(key, math.nan) for epoch in progress["epochs"]))
+                   for key in ("energy_kwh", "co2_kg"))
+    device, method, region = (", then ".join(progress.get("measured", {}).get(key, [])) or None
+                              for key in ("device", "method", "region"))
+    return {"train_ms_per_image": 1000 * record["train_seconds"] / record["split"]["train"],
+            "parameters": record["parameters"]["total"], "bytes": size,
+            "flops_per_image": plain_flops(forward, shapes, image), "energy_kwh": energy, "co2_kg": co2,
+            "method": None if energy is None else method, "region": None if energy is None else region,
+            "device": device or "not recorded"}
 
 
 def _size(tree: PyTree) -> int:

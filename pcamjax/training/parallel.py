@@ -1,7 +1,11 @@
 """One short place that spreads a function written for one device with a named axis over all devices."""
 
+import os
+import platform
+import re
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -38,6 +42,17 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     return devices
 
 
+def device_name(devices: list[jax.Device]) -> str:
+    """What a reader calls the devices that work is spread over: "2 cores of AMD EPYC", "4 x NVIDIA H100"."""
+    if jax.process_count() > 1 and devices[0].platform == "cpu":  # on how many machines is not known
+        return f"{len(devices)} CPU devices of {jax.process_count()} processes"
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.M) if info.exists() else []
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
+
+
 def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shard_map", "pmap"], *,
            batch_output: bool, donate: bool = False) -> Callable[..., Any]:
     """Compiles `function(replicated, batch, *others)` so that every device works on its consecutive piece of the batch.
@@ -64,12 +79,13 @@ def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shar
                                        out_specs=out_specs, check_vma=False), donate_argnums=donated)
         return lambda replicated, batch, *others: mapped(replicated, jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(along_batch, x), batch), others)
+    if wrapper == "pmap" and jax.process_count() > 1:
+        raise InputError("parallel.wrapper 'pmap' works in one process; several need shard_map")
     if wrapper == "pmap":
         mapped = jax.pmap(on_one, AXIS, in_axes=(None, 0, None), out_axes=0 if batch_output else None, devices=devices)
-        local = len([d for d in devices if d.process_index == jax.process_index()])
 
         def run(replicated: Any, batch: Any, *others: Any) -> Any:
-            out = mapped(replicated, jax.tree.map(lambda x: x.reshape(local, -1, *x.shape[1:]), batch), others)
+            out = mapped(replicated, jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch), others)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out) if batch_output else out
         return run
     raise InputError(f"parallel.wrapper {wrapper!r} is not known; choose shard_map or pmap")

@@ -1,14 +1,17 @@
 """The folder of a run: its configuration, environment and record, and the paths of all it holds."""
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from ml_collections import ConfigDict
@@ -17,12 +20,22 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
+from pcamjax.hosts import is_first
+from pcamjax.locks import locked
 from pcamjax.ops import compiled
 
-# What may differ when a run goes on: where the data lie, what they are spread over and what is kept in memory, not what
-# is computed.
-FREE_KEYS = ("data.path", "features.run", "input", "model.remat", "parallel")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn", "skops")
+# What may differ when a run goes on: where the data lie, what they are spread over, what is kept in memory and what is
+# measured of its cost, not what is computed.
+FREE_KEYS = ("carbon", "data.path", "features.run", "input", "model.remat", "parallel")
+# A run's folder before it has its configuration: what a killed start may have left there.
+UNCLAIMED = re.compile(r"data\.json|\..*\.(lock|tmp)")
+# By work: where its half-written files lie that a killed process may have left.
+WRITTEN = {"training": (".",), "results": ("predictions", "evaluation", "explanations")}
+PACKAGES = ("pcamjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "scikit-learn",
+            "skops", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+# What in a process' environment may change its numbers, by the beginnings of the names.
+VARIABLES = ("JAX_", "LIBTPU_", "NVIDIA_TF32_", "PCAMJAX_", "XLA_")
+OPTIONS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable")
 
 
 class RunFolder:
@@ -47,6 +60,25 @@ class RunFolder:
     def explanations(self, split: str) -> Path:
         """Where the heat maps of a split lie."""
         return self.path / "explanations" / f"{split}.npz"
+
+    @contextlib.contextmanager
+    def lock(self, work: Literal["training", "results"]) -> Iterator[None]:
+        """Keeps other processes from the same work in this folder, and clears away what killed ones had half-written.
+
+        A run can be evaluated while it trains, so these are two locks. Of several processes that are one job the first
+        holds it for all.
+
+        Raises:
+          InputError: another process is at it; it is named.
+        """
+        if not is_first():
+            yield
+            return
+        with locked(self.path / f".{work}.lock", work):
+            for left in (file for folder in WRITTEN[work] for file in (self.path / folder).glob(".*.tmp")):
+                if not left.name.startswith(f".{self.report.name}."):  # which both kinds of work write
+                    left.unlink()
+            yield
 
     def claim(self, config: ConfigDict, data: dict[str, str]) -> None:
         """Makes the folder this run's: writes `config.json` and `data.json`, or checks that they are the same already.
@@ -76,7 +108,8 @@ class RunFolder:
                 raise InputError(f"{self.path / 'data.json'}: this folder holds a run on another "
                                  f"{' and '.join(key.removesuffix('_sha256') for key in other)}; choose another "
                                  "workdir or the same data")
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(
+                not UNCLAIMED.fullmatch(file.name) for file in self.path.iterdir())):
             raise InputError(f"{self.path}: is not empty and no run's folder (no config.json); choose another workdir")
 
     def data(self) -> dict[str, str] | None:
@@ -94,7 +127,8 @@ class RunFolder:
         if not file.exists():
             raise InputError(f"{self.path}: no run (no config.json); train first: python -m experiments.train")
         try:
-            return ConfigDict(read_json(file))
+            # A run from before energy was measured does not name a country.
+            return ConfigDict({"carbon": {"country": ""}, **read_json(file)})
         except (AttributeError, TypeError, ValueError):
             raise InputError(f"{file}: not a configuration; restore it or train again") from None
 
@@ -145,11 +179,12 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     return {"python": platform.python_version(), "platform": platform.platform(),
             "command": ["python", *sys.orig_argv[1:]],
-            "packages": {name: _version(name) for name in ("pcamjax", *PACKAGES)},
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
             "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform,
-                        "processes": jax.process_count()},
+                        "runtime": devices[0].client.platform_version, "processes": jax.process_count()},
             "cpu_count": os.cpu_count(), "cpu_kernels": compiled.status(),
-            "xla_flags": os.environ.get("XLA_FLAGS", ""), "git": _git()}
+            "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+            "options": {name: getattr(jax.config, name) for name in OPTIONS}, "git": _git()}
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -12,20 +13,23 @@ from itertools import zip_longest
 from math import prod
 from typing import NamedTuple
 
-import h5py
 import jax
 import numpy as np
 from jaxtyping import Float32
 
 from pcamjax.errors import InputError
+from pcamjax.files import require_file
+from pcamjax.hdf5 import Hdf5File
+from pcamjax.isolation import UnreadableError, one_line
 from pcamjax.models import MODELS, model_spec
 from pcamjax.models.variables import variable_shapes
-from pcamjax.weights.hdf5 import StoredLayer, StoredTensor, open_hdf5, read_layers
+from pcamjax.weights.hdf5 import LARGEST_FILE, StoredLayer, StoredTensor, open_hdf5, read_layers
 from pcamjax.weights.names import AUTOMATIC, IMAGENET, canonical, names_another, same_layer, same_role
 from pcamjax.weights.tensors import KerasLayer, Path, Tensor, swap_axes, with_tensors
 
 OLD_RESNET50 = {"a268eb855778b3df3c7506639542a6af", "a7b3fe01876f51b976af0dea6bc144eb"}  # without and with classifier
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (UnreadableError, OSError, RuntimeError, KeyError, ValueError, EOFError, struct.error,
+              zipfile.BadZipFile, zlib.error)
 
 
 class Imported(NamedTuple):
@@ -53,6 +57,7 @@ def read_tensors(path: str | os.PathLike, model_name: str, *, imagenet: bool = F
     stored: list[StoredLayer] = []
     md5 = ""
     try:
+        require_file(path, LARGEST_FILE)
         with open(path, "rb") as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
         if md5 in OLD_RESNET50:
@@ -61,12 +66,12 @@ def read_tensors(path: str | os.PathLike, model_name: str, *, imagenet: bool = F
         with open_hdf5(path, largest) as file:
             stored = read_layers(file, expected)
             pairs, classifier = match(stored, model_name, imagenet=imagenet, by_name=not published)
-            return Imported({tensor.path: _read(tensor, found) for tensor, found in pairs}, classifier)
+            return Imported({tensor.path: _read(file, tensor, found) for tensor, found in pairs}, classifier)
     except InputError as error:
         raise InputError(f"{path}: {error}; {_advice(stored, md5, model_name)}") from None
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as HDF5 or .keras file ({reason}); download or copy it again") from None
+        raise InputError(f"{path}: not readable as HDF5 or .keras file ({one_line(error)}); download or copy it "
+                         "again") from None
 
 
 def match(stored: Sequence[StoredLayer], model_name: str, *, imagenet: bool = False, by_name: bool = True
@@ -131,18 +136,17 @@ def _check_names(stored: Sequence[StoredLayer], expected: Sequence[KerasLayer]) 
 
 def _check_tensor(found: StoredTensor, name: str, shape: tuple[int, ...]) -> None:
     """Everything that must hold before the values may be read: they then take no more memory than expected."""
-    data = found.data
     if found.shape != shape:
         raise InputError(f"{found.name} has the shape {list(found.shape)}, {name} is expected with {list(shape)}")
-    if data.id.get_type().get_class() != h5py.h5t.FLOAT:
+    if not found.node.dtype[1:2] == "f":
         raise InputError(f"{found.name} does not hold floating point numbers")
-    if data.is_virtual or data.external or any(np.greater(data.chunks or 0, shape or 0)):
+    if not found.node.plain or any(np.greater(found.node.chunks or 0, shape or 0)):
         raise InputError(f"{found.name} is not stored as plain values inside this file")
 
 
-def _read(tensor: Tensor, found: StoredTensor) -> Float32[np.ndarray, "..."]:
+def _read(file: Hdf5File, tensor: Tensor, found: StoredTensor) -> Float32[np.ndarray, "..."]:
     with np.errstate(over="ignore"):
-        values = found.data[()].astype(np.float32)
+        values = file.read(found.path).astype(np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{found.name} holds values that are not finite")
     return np.ascontiguousarray(swap_axes(tensor.role, values))

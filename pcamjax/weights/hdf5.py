@@ -11,21 +11,18 @@ import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
-
-import h5py
-import numpy as np
 
 from pcamjax.errors import InputError
+from pcamjax.files import open_zip, require_file
+from pcamjax.hdf5 import Hdf5File, Node
 from pcamjax.models.layers import numbered
 from pcamjax.weights.names import canonical, split_name
 from pcamjax.weights.tensors import KerasLayer
 
-MOST_OBJECTS = 20_000  # in a file, or names in an attribute; DenseNet201 with its optimizer's state has 6000
+LARGEST_FILE = 4 << 30  # bytes; VGG19 with its classifier and an optimizer's two moments has 1.7e9
 MOST_TENSORS = 4  # in one layer: those of a BatchNormalization
 KERAS_MEMBER = "model.weights.h5"
 # layers/conv2d_3/vars/0, with a nested model's path before it; TensorFlow 2.13 has another word for "layers".
@@ -37,11 +34,16 @@ NOT_WEIGHTS = re.compile(r"_?(?:optimizer|metrics|compile_metrics|loss_tracker)/
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: its name and shape there, and the data, which can be read while the file is open."""
+    """A tensor in a file: its name, and where and how it is stored there."""
 
     name: str
-    shape: tuple[int, ...]
-    data: h5py.Dataset
+    path: str
+    node: Node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in the file."""
+        return self.node.shape
 
     @property
     def scope(self) -> str | None:
@@ -66,73 +68,69 @@ class StoredLayer:
 
 
 @contextlib.contextmanager
-def open_hdf5(path: str | os.PathLike, largest: int) -> Iterator[h5py.File]:
+def open_hdf5(path: str | os.PathLike, largest: int) -> Iterator[Hdf5File]:
     """Opens an HDF5 file, or the one in a .keras archive if it has at most `largest` bytes; the content tells which.
 
     Raises:
-      InputError: the one in the archive is larger.
-      OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error: the file is not readable.
+      InputError: the one in the archive is larger, or the archive is none that Keras writes.
+      UnreadableError, OSError, KeyError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error: the file
+        is not readable.
     """
+    require_file(path, LARGEST_FILE)
     with open(path, "rb") as start:
         zipped = start.read(4) == b"PK\x03\x04"
-    if not zipped:
-        with h5py.File(path, "r") as file:
-            yield file
-        return
     with contextlib.ExitStack() as stack:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        size = archive.getinfo(KERAS_MEMBER).file_size
-        if size > largest:
-            raise InputError(f"its {KERAS_MEMBER} has {size} bytes, more than {largest}")
-        whole = stack.enter_context(tempfile.TemporaryFile())
-        with archive.open(KERAS_MEMBER) as member:
-            shutil.copyfileobj(member, whole)
-        yield stack.enter_context(h5py.File(whole, "r"))
+        if zipped:
+            archive = stack.enter_context(open_zip(path, LARGEST_FILE))
+            size = archive.getinfo(KERAS_MEMBER).file_size
+            if size > largest:
+                raise InputError(f"its {KERAS_MEMBER} has {size} bytes, more than {largest}")
+            whole = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".keras-"))
+            with archive.open(KERAS_MEMBER) as member:
+                shutil.copyfileobj(member, whole)
+            whole.flush()
+            path = whole.name
+        yield stack.enter_context(Hdf5File(path, ("layer_names", "weight_names", "name")))
 
 
-def read_layers(file: h5py.File, expected: Sequence[KerasLayer]) -> list[StoredLayer]:
+def read_layers(file: Hdf5File, expected: Sequence[KerasLayer]) -> list[StoredLayer]:
     """The layers of a file that keep tensors, in Keras' order, as far as the file tells it, else in that of `expected`.
 
     Raises:
       InputError: there are none, or there is something that is neither a layer's nor the training's.
     """
-    objects: dict[str, h5py.HLObject] = {}
-
-    def add(name: str, node: h5py.HLObject) -> bool | None:
-        objects[name.replace("\\", "/")] = node
-        return True if len(objects) > MOST_OBJECTS else None
-
-    file.visititems(add)
-    if len(objects) > MOST_OBJECTS:
-        raise InputError(f"more than {MOST_OBJECTS} objects inside, which is no file of weights")
-    for prefix, group in (("", file), ("model_weights/", objects.get("model_weights"))):
-        if group is not None and any(name in group.attrs for name in ("layer_names", "layer_names0")):
-            inside = {name.removeprefix(prefix): node for name, node in objects.items() if name.startswith(prefix)}
-            layers = _named_layers(group, inside, expected)
+    for prefix in ("", "model_weights/"):
+        root = file.nodes.get(prefix.removesuffix("/"))
+        if root is not None and root.names.keys() & {"layer_names", "layer_names0"}:
+            inside = [path for path in file.nodes if path.startswith(prefix) and path.strip("/") != prefix.strip("/")]
+            layers = _named_layers(file.nodes, prefix, inside, expected)
             break
     else:
-        layers = _numbered_layers(objects, expected)
+        layers = _numbered_layers(file.nodes, expected)
     if not layers:
         raise InputError("no layers with tensors inside")
     return layers
 
 
-def _named_layers(group: h5py.Group, objects: dict[str, h5py.HLObject], expected: Sequence[KerasLayer]
+def _named_layers(nodes: dict[str, Node], prefix: str, inside: list[str], expected: Sequence[KerasLayer]
                   ) -> list[StoredLayer]:
-    datasets = {name: node for name, node in objects.items() if isinstance(node, h5py.Dataset)}
+    # Keras on Windows has written backslashes into names.
+    paths = {path.removeprefix(prefix).replace("\\", "/"): path for path in inside}
+    tensors_left = {name: path for name, path in paths.items() if nodes[path].is_dataset}
     layers = []
-    for name in _names(group, "layer_names"):
-        if not isinstance(objects.get(name), h5py.Group):
+    for name in _names(nodes, prefix.removesuffix("/"), "layer_names"):
+        if name not in paths or nodes[paths[name]].is_dataset:
             raise InputError(f"layer {name!r} is listed, but not there or only as a link")
         tensors = []
-        for tensor in _names(objects[name], "weight_names"):
-            if f"{name}/{tensor}" not in datasets:
+        for tensor in _names(nodes, paths[name], "weight_names"):
+            if f"{name}/{tensor}" not in tensors_left:
                 raise InputError(f"{tensor} is listed, but not there or only as a link")
-            tensors.append(_tensor(tensor, datasets.pop(f"{name}/{tensor}")))
+            path = tensors_left.pop(f"{name}/{tensor}")
+            tensors.append(StoredTensor(tensor, path, nodes[path]))
         if tensors:
             layers += _unnested(StoredLayer(name, tuple(tensors)), expected)
-    if datasets:
-        raise InputError(f"{min(datasets)!r} is there, but belongs to no layer")
+    if tensors_left:
+        raise InputError(f"{min(tensors_left)!r} is there, but belongs to no layer")
     return layers
 
 
@@ -153,11 +151,12 @@ def _unnested(layer: StoredLayer, expected: Sequence[KerasLayer]) -> list[Stored
     return [StoredLayer(scope, tuple(inner[scope])) for scope in sorted(inner, key=order.__getitem__)]
 
 
-def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[KerasLayer]) -> list[StoredLayer]:
+def _numbered_layers(nodes: dict[str, Node], expected: Sequence[KerasLayer]) -> list[StoredLayer]:
     found: dict[tuple[str, int], dict[int, StoredTensor]] = {}
     names: dict[tuple[str, int], str | None] = {}
-    for path, node in objects.items():
-        if not isinstance(node, h5py.Dataset) or NOT_WEIGHTS.fullmatch(path):
+    for stored, node in nodes.items():
+        path = stored.replace("\\", "/")
+        if not node.is_dataset or NOT_WEIGHTS.fullmatch(path):
             continue
         start = LAYERS.match(path)
         match = start and NUMBERED.fullmatch(path, start.end())
@@ -166,9 +165,9 @@ def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[Keras
         key, index = (match["stem"], int(match["number"] or 0)), int(match["index"])
         if index in found.setdefault(key, {}):
             raise InputError(f"{path} and {found[key][index].name} are both there")
-        found[key][index] = _tensor(path, node)
-        name = objects[path.rpartition("/")[0]].attrs.get("name")
-        names[key] = name if isinstance(name, str) else None
+        found[key][index] = StoredTensor(path, stored, node)
+        name = nodes[stored[:path.rindex("/")]].names.get("name") or []
+        names[key] = name[0] if len(name) == 1 else None
     for (stem, number), tensors in found.items():
         if max(tensors) >= len(tensors):
             raise InputError(f"layers/{numbered(stem, number)} has the tensor {max(tensors)}, but not all before it")
@@ -183,21 +182,15 @@ def _numbered_layers(objects: dict[str, h5py.HLObject], expected: Sequence[Keras
     return [StoredLayer(names[key], tuple(found[key][i] for i in sorted(found[key]))) for key in keys]
 
 
-def _tensor(name: str, data: h5py.Dataset) -> StoredTensor:
-    return StoredTensor(name, data.shape or (), data)
-
-
-def _names(node: h5py.Group, attribute: str) -> list[str]:
+def _names(nodes: dict[str, Node], path: str, attribute: str) -> list[str]:
     """The strings of an attribute, which long lists are spread over several of: name0, name1, ..."""
-    parts = itertools.takewhile(node.attrs.__contains__, (f"{attribute}{i}" for i in itertools.count()))
+    stored = nodes[path].names
+    parts = itertools.takewhile(stored.__contains__, (f"{attribute}{i}" for i in itertools.count()))
     names: list[str] = []
-    for key in [attribute] if attribute in node.attrs else parts:
-        stored = node.attrs.get_id(key)
-        if 0 in stored.shape:
-            continue
-        if stored.get_type().get_class() != h5py.h5t.STRING or prod(stored.shape) > MOST_OBJECTS:
-            raise InputError(f"{key} of {node.name!r} is no list of names")
-        names += [name.decode() if isinstance(name, bytes) else name for name in np.ravel(node.attrs[key]).tolist()]
+    for key in [attribute] if attribute in stored else parts:
+        if stored[key] is None:
+            raise InputError(f"{key} of {'/' + path!r} is no list of names")
+        names += stored[key]
     if not all(name.isprintable() for name in names):
-        raise InputError(f"{attribute} of {node.name!r} has names that are not printable")
+        raise InputError(f"{attribute} of {'/' + path!r} has names that are not printable")
     return names

@@ -72,10 +72,22 @@ def test_the_folder_is_a_runs(patches, tmp_path):
     assert record["features"] == 8 and record["fitted_on"] == 48 and record["split"]["valid"] == 20
     assert [candidate["settings"]["n_neighbors"] for candidate in record["candidates"]] == [3, 9]
     assert record["chosen"] == record["candidates"][0] and record["chosen"]["valid_auc"] == 1
-    seconds, cost = record["feature_seconds"], record["milliseconds_per_image"]
-    assert cost["training"] == pytest.approx(1000 * (seconds["train"] + record["chosen"]["fit_seconds"]) / 48)
-    assert cost["prediction"] == pytest.approx(1000 * (seconds["valid"] + record["chosen"]["score_seconds"]) / 20)
-    assert cost["search"] > cost["training"]
+    cost, seconds = record["cost"], record["feature_seconds"]["train"] + record["chosen"]["fit_seconds"]
+    assert cost["train_ms_per_image"] == pytest.approx(1000 * seconds / 48)
+    assert cost["bytes"] == folder.classifier.stat().st_size and "cores of" in cost["device"]
+    assert set(cost) - {"train_ms_per_image", "bytes", "device"} == {key for key in cost if cost[key] is None} == {
+        "parameters", "flops_per_image", "energy_kwh", "co2_kg", "method", "region"}
+
+
+def test_energy_is_that_of_the_features_and_of_the_settings_chosen(patches, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcamjax.baselines.baseline.Meter", tiny.CountingMeter)
+    split, folder = tiny.split(patches), RunFolder(tmp_path / "run")
+    baseline = fit_baseline(configured(**{"carbon.country": "FRA"}), patches, split, folder)
+    cost = folder.record()["cost"]
+    assert (cost["energy_kwh"], cost["co2_kg"], cost["region"]) == (2, 20, "FRA")
+    _, cost = baseline.measured_predictions(patches, split, "valid", tiny.CountingMeter("FRA"))
+    assert cost == {"test_ms_per_image": 50, "images": 20, "energy_kwh": 1, "co2_kg": 10, "method": "counting",
+                    "region": "FRA"}
 
 
 def test_a_finished_baseline_is_opened_not_fitted(patches, tmp_path, monkeypatch):
@@ -91,7 +103,8 @@ def test_a_finished_baseline_is_opened_not_fitted(patches, tmp_path, monkeypatch
 def test_nothing_is_read_but_what_trains_and_validates(patches, tmp_path, rows_read):
     split = tiny.split(patches)
     fit_baseline(configured(), patches, split, RunFolder(tmp_path / "run"))
-    assert rows_read == [set(split.part("train").tolist()), set(split.part("valid").tolist())]
+    first, train, valid = rows_read
+    assert first < train == set(split.part("train").tolist()) and valid == set(split.part("valid").tolist())
 
 
 def test_max_train_draws_patches_by_the_seed(patches, tmp_path, rows_read):
@@ -100,7 +113,7 @@ def test_max_train_draws_patches_by_the_seed(patches, tmp_path, rows_read):
         folder = RunFolder(tmp_path / str(number))
         fit_baseline(configured(max_train=20, seed=seed), patches, split, folder)
         assert folder.record()["fitted_on"] == 20
-    first, again, other = rows_read[::2]
+    first, again, other = rows_read[1::3]
     assert len(first) == len(other) == 20 and first == again != other
     assert first | other <= set(split.part("train").tolist())
 

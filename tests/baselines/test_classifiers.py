@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from pcamjax.baselines.classifiers import Examples, choose, make_classifier, scores
 from pcamjax.errors import InputError
+from pcamjax.meter import Meter
 
 RNG = np.random.default_rng(0)
 SETTINGS = {"knn": {"n_neighbors": 5}, "svm": {"C": 1.0}, "forest": {"n_estimators": 5, "max_depth": 3}}
@@ -65,7 +66,7 @@ def test_a_forest_hangs_on_its_seed_alone():
 
 def test_the_best_by_validation_is_chosen(capsys):
     grid = {"n_neighbors": (199, 7, 1)}
-    classifier, candidates = choose("knn", 0, grid, TRAIN, VALID, standardise=False)
+    classifier, candidates = choose("knn", 0, grid, TRAIN, VALID, standardise=False, meter=Meter())
     by_hand = {k: roc_auc_score(VALID.labels, KNeighborsClassifier(k).fit(TRAIN.features, TRAIN.labels).predict_proba(
         VALID.features)[:, 1]) for k in grid["n_neighbors"]}
     assert max(by_hand, key=by_hand.get) == 7 == classifier[-1].n_neighbors == candidates[0].settings["n_neighbors"]
@@ -75,7 +76,8 @@ def test_the_best_by_validation_is_chosen(capsys):
 
 
 def test_of_equals_the_first_is_chosen():
-    _, candidates = choose("svm", 0, {"C": (1.0,), "random_state": (5, 9, 7)}, TRAIN, VALID, standardise=False)
+    _, candidates = choose("svm", 0, {"C": (1.0,), "random_state": (5, 9, 7)}, TRAIN, VALID, standardise=False,
+                           meter=Meter())
     assert [candidate.settings["random_state"] for candidate in candidates] == [5, 9, 7]
 
 
@@ -90,7 +92,7 @@ def test_of_equals_the_first_is_chosen():
 ])
 def test_what_is_not_possible_is_named(name, grid, said):
     with pytest.raises(InputError, match=said):
-        choose(name, 0, grid, TRAIN, VALID, standardise=False)
+        choose(name, 0, grid, TRAIN, VALID, standardise=False, meter=Meter())
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])
@@ -98,4 +100,4 @@ def test_one_class_is_not_enough(part):
     given = {"train": TRAIN, "valid": VALID}
     given[part] = Examples(given[part].features, np.ones_like(given[part].labels))
     with pytest.raises(InputError, match=f"patches of {part} all have one label, both are needed"):
-        choose("knn", 0, {"n_neighbors": (5,)}, **given, standardise=False)
+        choose("knn", 0, {"n_neighbors": (5,)}, **given, standardise=False, meter=Meter())

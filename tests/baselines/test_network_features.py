@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from pcamjax.baselines.network_features import pooled_features, variables_sha256
+from pcamjax.baselines.network_features import make_pooled_features, variables_sha256
 from pcamjax.inference.predict import load_run
 from pcamjax.training.run import RunFolder
 
@@ -27,7 +27,7 @@ def test_the_mean_over_positions_of_the_feature_map(path, patches, devices):
     run, rows = load_run(path, config=config), np.array([70, 3, 4, 5, 6, 7, 8, 9, 10, 50, 11])
     maps = run.network.apply(run.variables, run.preprocess(patches.images[rows]), method="features")
     assert maps.shape[1:] == (8, 8, 8)
-    features = pooled_features(run, patches.images, rows)
+    features = make_pooled_features(run)(patches.images, rows)
     np.testing.assert_allclose(features, np.asarray(maps).mean((1, 2)), rtol=1e-4, atol=1e-6)
     assert features.dtype == np.float32
 

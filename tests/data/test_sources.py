@@ -63,7 +63,7 @@ def test_pcam_parts_come_in_order_with_their_slides(tmp_path, packed):
     write_pcam(tmp_path, "valid", x[3:], y[3:], packed=packed)
     meta = list(zip(y[:3], ("tumor_001", "normal_7", "tumor_001"), strict=True))
     write_pcam(tmp_path, "train", x[:3], y[:3], meta=meta, packed=packed)
-    source = open_pcam_hdf5(tmp_path, scratch=tmp_path)
+    source = open_pcam_hdf5(tmp_path, output=tmp_path / "store")
     images, labels, ids, slides, parts = read(source)
     assert len(source) == 5
     np.testing.assert_array_equal(images, x)
@@ -71,7 +71,7 @@ def test_pcam_parts_come_in_order_with_their_slides(tmp_path, packed):
     assert ids.tolist() == ["train_000000", "train_000001", "train_000002", "valid_000000", "valid_000001"]
     assert slides.tolist() == ["tumor_001", "normal_7", "tumor_001", "", ""]
     assert parts.tolist() == ["train"] * 3 + ["valid"] * 2
-    assert not list(tmp_path.glob(".pcam-*")), "what was unpacked is removed"
+    assert not list(tmp_path.glob(".store.*")), "what was unpacked is removed"
 
 
 def test_more_patches_than_a_batch_keep_their_rows(tmp_path):
@@ -151,7 +151,7 @@ def test_a_packed_file_that_is_broken_leaves_no_store(tmp_path, damage, said):
     write_pcam(tmp_path / "pcam", "train", pixels(4), [0, 1, 1, 0], packed=True)
     damage(tmp_path / "pcam")
     with pytest.raises(InputError, match=said):
-        write_store(open_pcam_hdf5(tmp_path / "pcam", scratch=tmp_path), tmp_path / "store")
+        write_store(open_pcam_hdf5(tmp_path / "pcam", output=tmp_path / "store"), tmp_path / "store")
     assert [file.name for file in tmp_path.iterdir()] == ["pcam"]
 
 

@@ -115,6 +115,25 @@ def test_too_little_space_is_noticed_before_the_start(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_conversion_has_left_goes_with_the_next(tmp_path):
+    for name in (".store.0123abcd.tmp", ".other.0123abcd.tmp", ".store.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".store.0123abcd.tmp" / "images.npy").write_text("half")
+    (tmp_path / ".store.lock").write_text("process 1 on a host that is off\n")
+    write_store(Batches(batch()), tmp_path / "store")
+    assert {file.name for file in tmp_path.iterdir()} == {"store", ".other.0123abcd.tmp", ".store.tmp"}
+
+
+def test_two_conversions_do_not_meet(tmp_path):
+    class Meeting(Batches):
+        def batches(self):
+            with pytest.raises(InputError, match="process .* on .* .conversion since .* is at work there; wait"):
+                write_store(Batches(batch()), tmp_path / "store")
+            yield batch()
+
+    write_store(Meeting(batch()), tmp_path / "store").verify()
+
+
 def test_what_is_there_stays_there(tmp_path):
     store = write_store(Batches(batch()), tmp_path / "store")
     before = store.sha256

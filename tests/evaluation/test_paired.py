@@ -1,5 +1,6 @@
 """Paired tests: DeLong's as MLstatkit and its definition have it, McNemar's by hand, the bootstrap by a loop."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ from scipy.stats import norm
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.operating_point import youden
-from pcamjax.evaluation.paired import compare, delong, mcnemar
+from pcamjax.evaluation.paired import compare, compare_each, delong, holm, mcnemar
 from pcamjax.evaluation.weighted_metrics import METRICS, WeightedMetrics
 
 GOLDENS = json.loads(Path(__file__).with_name("delong_goldens.json").read_text(encoding="utf-8"))["cases"]
@@ -159,3 +160,20 @@ def test_models_alike_are_seldom_found_different():
         found["by slide"] += result.differences["auc"].p < 0.05
         found["delong"] += result.delong.p < 0.05
     assert 0.02 < found["by slide"] / 400 < 0.09 and found["delong"] / 400 > 0.15, found
+
+
+def test_holm_is_as_by_hand():
+    """Holm 1979: the smallest of three times 3, the next times 2, the greatest times 1, never falling, at most 1."""
+    p = np.array([0.04, np.nan, 0.01, 0.03])
+    np.testing.assert_allclose(holm(p), [0.06, np.nan, 0.03, 0.06])
+    np.testing.assert_allclose(holm(np.array([0.7, 0.6])), [1, 1])
+    assert holm(np.array([], float)).size == 0
+
+
+def test_each_of_several_is_compared_as_it_is_alone():
+    rng = np.random.default_rng(5)
+    reference = correlated(rng, 6, 5)
+    others = [dataclasses.replace(reference, scores=np.clip(reference.scores + shift, 0, 1).astype(np.float32))
+              for shift in (0.1, -0.2)]
+    made = compare_each(reference, others, samples=40)
+    assert made == [compare(other, reference, samples=40) for other in others]

@@ -1,10 +1,12 @@
 """Every bad input as a user meets it: exit code 2, one line that says what to do, and all files as they were."""
 
+import contextlib
 import errno
 import gzip
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from PIL import Image
 
 from pcamjax.data.sources.pcam_hdf5 import STEM
 from pcamjax.files import write_json
+from pcamjax.training.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,15 +142,31 @@ def test_a_damaged_configuration_of_a_run(refused, place, content, said):
     assert said in refused("train", *AGAIN)
 
 
+def largest_file(folder: Path) -> Path:
+    return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
 @pytest.mark.parametrize("part", ["variables", "training", "progress"])
 @pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut", "missing"])
-def test_a_damaged_checkpoint(refused, place, part, damage):
-    largest = max((file for file in (place / "run" / "checkpoints" / "last" / "12" / part).rglob("*")
-                   if file.is_file()), key=lambda file: file.stat().st_size)
-    damage(largest)
+def test_a_damaged_checkpoint(job, refused, place, part, damage):
+    newest, before = (largest_file(place / "run" / "checkpoints" / "last" / step / part) for step in ("12", "8"))
+    damage(newest)
+    what = "damaged" if damage is cut else "missing"
+    ended = job("predict", *(flag.format(place=place) for flag in RUN))
+    assert ended.code == 0 and f"warning: {newest}: {what}, the checkpoint is not as it was written; passed over for " \
+        "that of step 8\n" in ended.err
+    damage(before)
     for name, flags in (("evaluate", RUN), ("train", AGAIN)):
         line = refused(name, *flags)
-        assert f"{largest}: {'damaged' if damage is cut else 'missing'}" in line and "restore it, use the other" in line
+        assert f"{newest}: {what}" in line and "nor is any before it; restore it, use the other --checkpoint" in line
+
+
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(job, place):
+    newest = largest_file(place / "run" / "checkpoints" / "last" / "12" / "training")
+    cut(newest)
+    ended = job("train", *(flag.format(place=place) for flag in AGAIN))
+    assert ended.code == 0 and "going on after step 8" in ended.out and f"warning: {newest}: damaged" in ended.err
+    assert "warning" not in job("predict", *(flag.format(place=place) for flag in RUN)).err
 
 
 def test_no_checkpoint(refused, place):
@@ -196,6 +215,15 @@ def not_a_store(store: Path) -> None:
 def test_a_store_that_is_not_whole(refused, place, job_name, flags, damage, said):
     damage(place / "store")
     assert matches(said, refused(job_name, *flags))
+
+
+def test_a_changed_pixel_is_noticed_where_it_is_asked_for(job, refused, place):
+    data = bytearray((place / "store" / "images.npy").read_bytes())
+    data[-1] ^= 1
+    (place / "store" / "images.npy").write_bytes(bytes(data))
+    assert job("predict", *(flag.format(place=place) for flag in RUN)).code == 0
+    for name, flags in (("predict", RUN), ("train", TRAIN)):
+        assert f"{place}/store/images.npy: changed since it was written" in refused(name, *flags, "--verify")
 
 
 def test_labels_are_missing(refused, place):
@@ -332,6 +360,51 @@ def test_no_room_for_results(refused, monkeypatch, job_name, flags):
     monkeypatch.setattr(np, "savez_compressed", full)
     assert matches("run/[a-z]*/[a-z]*.npz: cannot be written .No space left on device.; free space", refused(
         job_name, *RUN, *flags))
+
+
+@contextlib.contextmanager
+def files_up_to(size: int):
+    """A limit on the size of files, which stops a write where a full disk would, and needs no disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 1 << 10, 1 << 18])
+def test_a_disk_that_fills_up_in_a_conversion(job, tmp_path, size):
+    with files_up_to(size):
+        line = job("prepare", "--source=synthetic", "--counts=10,0,10", f"--output={tmp_path / 'store'}").refusal()
+    assert matches(f"{tmp_path}/.*store.*: cannot be written .*; free space", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_in_a_report(refused, place):
+    """The predictions fit, the page does not: all that was there stays, and the job can be started again."""
+    size = (place / "run" / "report.html").stat().st_size
+    shutil.rmtree(place / "run" / "figures")
+    for file in ("predictions/valid.npz", "evaluation/valid.json"):
+        assert (place / "run" / file).stat().st_size < size / 2, file
+    page = (place / "run" / "report.html").read_bytes()
+    with files_up_to(size // 2):
+        line = refused("evaluate", *RUN, "--split=train", watched=place / "run" / "checkpoints")
+    assert matches("run/(figures/.*png|report.html): cannot be written .File too large.; free space", line)
+    assert (place / "run" / "report.html").read_bytes() == page and not list((place / "run").rglob("*.tmp"))
+
+
+# Two jobs in one place
+
+def test_two_jobs_do_not_meet_in_a_run(job, refused, place):
+    folder = RunFolder(place / "run")
+    with folder.lock("training"):
+        assert matches(f"{place}/run: process .* .training since .* is at work there", refused("train", *AGAIN))
+        assert job("predict", *(flag.format(place=place) for flag in RUN)).code == 0
+    with folder.lock("results"):
+        for name in ("evaluate", "predict", "explain"):
+            assert matches(f"{place}/run: process .* .results since .* is at work there", refused(
+                name, *RUN, "--split=valid"))
 
 
 # Processes of their own

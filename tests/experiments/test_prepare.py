@@ -85,6 +85,21 @@ def test_flags_that_do_not_fit_say_why_and_write_nothing(prepare, tmp_path, monk
     assert not (tmp_path / "new").exists()
 
 
+def test_a_report_that_was_cut_short_is_made_and_the_store_stays(prepare, tmp_path, capsys):
+    flags = {"source": "synthetic", "counts": "24,0,8", "output": tmp_path / "store"}
+    prepare(**flags)
+    before = {file: file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="store: exists already"):
+        prepare(**flags)
+    (tmp_path / "store" / "report" / "index.html").unlink()
+    for other in ({"counts": "24,8,8"}, {"seed": 1}):
+        with pytest.raises(InputError, match="store: exists already"):
+            prepare(**flags | other)
+    prepare(**flags)
+    assert "store: converted before, only its report is made" in capsys.readouterr().out
+    assert before == {file: file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()}
+
+
 def test_synthetic_patches_need_no_input(prepare, tmp_path):
     prepare(source="synthetic", counts="24,0,8", seed=3, output=tmp_path / "store")
     parts = Patches.open(tmp_path / "store").manifest["parts"]

@@ -21,7 +21,8 @@ def test_an_undefined_value_is_left_out_of_its_measure_alone():
     made = mean_intervals({"whole": VALUES, "holes": holes}, seed=0)
     assert made["holes"].n == 100 and made["holes"].mean == pytest.approx(VALUES[:100].mean())
     assert made["holes"].high - made["holes"].low == pytest.approx(3.92 * VALUES[:100].std() / 10, rel=0.15)
-    assert made["whole"] == mean_intervals({"whole": VALUES}, seed=0)["whole"]
+    # A product with a matrix of other width may add up in another order.
+    assert made["whole"] == pytest.approx(mean_intervals({"whole": VALUES}, seed=0)["whole"], rel=1e-12)
 
 
 def test_all_measures_are_resampled_alike():

@@ -133,7 +133,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
     for size in (content.rindex(b"PK\x01\x02") + 24, content.index(b"PK\x01\x02") + 24):
         content = content[:size] + b"\xfe\xff\xff\xff" + content[size + 4:]
     (tmp_path / "both.npz").write_bytes(content)
-    with pytest.raises(InputError, match="its arrays take 8589934588 bytes"):
+    with pytest.raises(InputError, match="unpacked it takes 8589934588 bytes"):
         read_npz(tmp_path / "both.npz")
 
 

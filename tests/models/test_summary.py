@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pcamjax.models import MODELS, create
-from pcamjax.models.summary import network_table, summarise
+from pcamjax.models.summary import layer_counts, network_table, summarise
 
 # Of one 224x224 image with ImageNet's classifier, two for each multiply-add, as the papers give them to their digits.
 PUBLISHED_FLOPS = {"vgg19": 39.3e9, "resnet50": 7.73e9, "densenet201": 8.58e9, "mobilenet": 1.137e9}
@@ -37,3 +37,11 @@ def test_flops_of_a_convolution_by_hand():
     row = next(row for row in summarise(create("scratch1")) if row.name == "block1_conv2")
     assert (row.shape, row.flops) == ((92, 92, 32), 2 * 92 * 92 * 32 * 9 * 32)
     assert row.parameters == 9 * 32 * 32 + 32 and row.reads == ("block1_bn1",)
+
+
+@pytest.mark.parametrize(("name", "frozen", "counts"), [
+    ("resnet50", "thesis", (102, 174)),  # as the thesis counts them
+    ("mobilenet", "thesis", (42, 85)),  # one less, and one less in all: the thesis counts the input here
+    ("scratch1", "none", (0, 18))])
+def test_layers_of_a_backbone(name, frozen, counts):
+    assert layer_counts(name, frozen) == counts

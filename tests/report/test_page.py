@@ -98,6 +98,21 @@ def test_the_whole_report(run):
     assert len(figures) == 10 and sum(name.startswith("heat_maps_test_") for name in figures) == 5
 
 
+def test_what_a_run_cost(run):
+    record, evaluation = (json.loads((run / name).read_text()) for name in ("record.json", "evaluation/test.json"))
+    energy = {"energy_kwh": 0.0123, "co2_kg": 0.00069, "method": "CPU measured by RAPL", "region": "FRA"}
+    record["cost"] = {"train_ms_per_image": 126.1, "parameters": 4549538, "bytes": 18_200_000,
+                      "flops_per_image": 1.0795e9, "device": "2 cores of X", **energy}
+    evaluation["cost"] = {"test_ms_per_image": 0.581, "images": 4, **dict.fromkeys(energy)}
+    write_json(run / "record.json", record)
+    write_json(run / "evaluation" / "test.json", evaluation)
+    text = text_of(write_report(run))
+    for words in ("126.10 ms for each training patch, on 2 cores of X; 0.0123 kWh, 0.69 g of CO2 by the electricity of "
+                  "FRA (CPU measured by RAPL)", "18.20 MB on disk to predict with, 1.079 GFLOPs for an image",
+                  "0.58 ms an image, compilation left out; energy and CO2: not measured"):
+        assert words in text, words
+
+
 def test_what_the_figures_are_worth(run):
     made = predictions("test", False, [1, 1, 0, 0, 1], [0.9, 0.4, 0.2, 0.6, 0.8])
     valid = dataclasses.replace(made, meta=made.meta | {"role": "valid"})
@@ -171,6 +186,8 @@ def test_an_epoch_run_twice_counts_once(run):
     (lambda run: (run / "record.json").write_text('{"split": 3}'), "record.json: not the record"),
     (lambda run: (run / "metrics.jsonl").write_text("[1]\n"), "metrics.jsonl: a line is not an epoch"),
     (lambda run: (run / "metrics.jsonl").write_text('{"epoch": "b"}\n'), "metrics.jsonl: a line is not"),
+    (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\n"), "metrics.jsonl: a line is not"),
+    (lambda run: (run / "metrics.jsonl").write_text("[" * 100_000 + "\n"), "metrics.jsonl: a line is not"),
     (lambda run: (run / "predictions" / "test.npz").unlink(), "test.npz: no such file"),
     (lambda run: predictions("test", True, [1, 0], [1, 0]).save(run / "predictions" / "test.npz"),
      "test.json: does not belong to predictions/test.npz"),

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import pytest
 import tiny
 
 from pcamjax.errors import InputError
+from pcamjax.models import create
+from pcamjax.models.summary import summarise
 from pcamjax.models.variables import initial_variables
+from pcamjax.stopping import Stopped
 from pcamjax.training.checkpoints import Checkpoints
 from pcamjax.training.loop import EpochSums, fit
 from pcamjax.training.phases import make_phases
@@ -103,6 +108,58 @@ def stopped_at(step: int, config, noise, folder: Path, monkeypatch) -> None:
         patched.setattr(Checkpoints, "save", save_and_stop)
         fit(config, noise, tiny.split(noise), RunFolder(folder))
     assert Checkpoints(folder / "checkpoints").latest_step("last") == step
+
+
+def test_a_run_says_what_it_cost(finished, noise):
+    folder, record = finished
+    cost = record["cost"]
+    assert cost["train_ms_per_image"] == pytest.approx(1000 * record["train_seconds"] / 48)
+    assert cost["parameters"] == record["parameters"]["total"] and "cores of" in cost["device"]
+    files = [file for file in (folder.checkpoints / "last" / "18" / "variables").rglob("*") if file.is_file()]
+    assert cost["bytes"] == sum(len(file.read_bytes()) for file in files) > 4 * cost["parameters"] / 2
+    flops = sum(layer.flops for layer in summarise(create("tiny")))
+    assert flops < cost["flops_per_image"] < 1.2 * flops
+    assert [cost[key] for key in ("energy_kwh", "co2_kg", "method", "region")] == [None] * 4
+
+
+def test_energy_adds_up_over_stops_and_is_not_known_if_a_part_was_not_measured(noise, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcamjax.training.loop.Meter", tiny.CountingMeter)
+    known = tiny.config(noise.path, **{"carbon.country": "FRA"})
+    stopped_at(8, known, noise, tmp_path / "run", monkeypatch)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    cost = fit(known, noise, tiny.split(noise), RunFolder(tmp_path / "run"))["cost"]
+    # Six stretches: up to the steps 4, 6, 8, 12, 16 and 18.
+    assert (cost["energy_kwh"], cost["co2_kg"], cost["method"], cost["region"]) == (6, 60, "counting", "FRA")
+    assert cost["train_ms_per_image"] == pytest.approx(1000 * 6 / 48)
+    cost = fit(tiny.config(noise.path), noise, tiny.split(noise), RunFolder(tmp_path / "copy"))["cost"]
+    assert [cost[key] for key in ("energy_kwh", "co2_kg", "method", "region")] == [None] * 4
+@pytest.mark.parametrize(("number", "step", "saved"), [(signal.SIGTERM, 1, 2), (signal.SIGINT, 7, 8)])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_bits(finished, noise, tmp_path, monkeypatch,
+                                                                            number, step, saved):
+    folder, _ = finished
+    config = tiny.config(noise.path, checkpoint_every=100)
+    add = EpochSums.add
+
+    def add_and_kill(sums, steps, *rest):
+        add(sums, steps, *rest)
+        if steps[0] == step:
+            os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match=f"{number.name} came; step {saved} is saved"):
+        patched.setattr(EpochSums, "add", add_and_kill)
+        fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step("last") == saved
+    fit(config, noise, tiny.split(noise), RunFolder(tmp_path / "run"))
+    assert epochs(tmp_path / "run") == epochs(folder.path)
+    assert_equal_to_the_bit(final_state(tmp_path / "run", config), final_state(folder.path, config))
+
+
+def test_two_trainings_do_not_meet_in_a_folder(finished, noise):
+    folder, _ = finished
+    with folder.lock("training"), pytest.raises(InputError, match="whole: process .* is at work there; wait for its"):
+        fit(tiny.config(noise.path), noise, tiny.split(noise), RunFolder(folder.path))
 
 
 @pytest.mark.parametrize("stop", [4, 6])

@@ -27,7 +27,7 @@ def open_folder(folder: str | os.PathLike, table: str | os.PathLike | None = Non
         name = PurePath(row["file"])
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"{where}: file {row['file'][:80]!r} leads out of {folder}; use relative names")
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # also where the system takes no such name
             raise InputError(f"{where}: there is no file {row['file'][:80]!r} in {folder}")
         label = read_label(row["label"], where) if row["label"] else -1
         part = row.get("split") or ("train" if label >= 0 else "test")

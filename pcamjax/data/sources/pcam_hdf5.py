@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Int8
 
 from pcamjax.data.store import BATCH, IMAGE_SHAPE, PatchBatch, Source, require_space
 from pcamjax.data.tables import read_table
 from pcamjax.errors import InputError
+from pcamjax.files import require_file
+from pcamjax.hdf5 import Hdf5File, Node
+from pcamjax.isolation import UnreadableError, one_line
 
 PARTS = ("train", "valid", "test")
 STEM = "camelyonpatch_level_2_split_"
@@ -37,6 +39,7 @@ PUBLISHED_MD5 = {
     f"{STEM}test_y.h5.gz": "60a7035772fbdb7f34eb86d4420cf66a",
     f"{STEM}test_meta.csv": "3455fd69135b66734e1008f3af684566",
 }
+LARGEST_FILE = 1 << 40  # bytes; only what is asked for is read
 LARGEST_LABELS = 64 << 20  # bytes of an unpacked y file; PCam's largest has 0.3 MB
 AGREEMENT = 0.9  # of labels with center_tumor_patch in the meta file; that of another part agrees in half
 
@@ -52,7 +55,7 @@ class _Part:
 @dataclass(frozen=True)
 class _PcamHdf5:
     parts: list[_Part]
-    scratch: Path | None
+    output: Path | None
     name: str = "pcam_hdf5"
 
     def __len__(self) -> int:
@@ -61,22 +64,23 @@ class _PcamHdf5:
     def batches(self) -> Iterator[PatchBatch]:
         for part in self.parts:
             count = len(part.labels)
-            with _images(part.x, count, self.scratch) as images:
+            with _images(part.x, count, self.output) as images:
                 for start in range(0, count, BATCH):
                     rows = range(start, min(start + BATCH, count))
                     with _readable(part.x):
-                        pixels = images[start:rows.stop]
+                        pixels = images.read("x", start, rows.stop)
                     ids = [f"{part.name}_{i:06d}" for i in rows]
                     yield PatchBatch(pixels, part.labels[start:rows.stop], ids, part.slides[start:rows.stop],
                                      [part.name] * len(rows))
 
 
 def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
-                   scratch: str | os.PathLike | None = None) -> Source:
+                   output: str | os.PathLike | None = None) -> Source:
     """Opens the parts of PCam that are in `folder` (train, valid, test: at least one), in this order.
 
     Ids are "<part>_<row>". Slides are the `wsi` column of the meta file, "" where there is none. A
-    packed x file is unpacked into `scratch` (default: the system's temporary folder) while it is read.
+    packed x file is unpacked while it is read: beside `output`, the store that it is meant for, where `write_store`
+    clears away what a killed process left; by default in the system's temporary folder.
 
     Args:
       verify_published: demand the published files: sizes, balance, and the MD5 of .gz and .csv files.
@@ -85,7 +89,7 @@ def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
       InputError: one file of a pair is missing, truncated or of another layout; lengths differ; a label is
         not 0 or 1; with `verify_published`, a size or hash is not the published one.
     """
-    folder, scratch = Path(folder), None if scratch is None else Path(scratch)
+    folder, output = Path(folder), None if output is None else Path(output)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected {STEM}<part>_x.h5 and _y.h5 (or .h5.gz) in it")
     parts = []
@@ -106,13 +110,13 @@ def open_pcam_hdf5(folder: str | os.PathLike, *, verify_published: bool = False,
             raise InputError(f"{y}: {len(labels)} labels, {labels.sum()} of them 1, but the published part "
                              f"{name!r} has {PUBLISHED_COUNT[name]}, about half of them 1; download it again")
         if x.suffix != ".gz":
-            with _images(x, len(labels), scratch):
+            with _images(x, len(labels), output):
                 pass
         parts.append(_Part(name, x, labels, _read_slides(meta, labels)))
     if not parts:
         raise InputError(f"{folder}: no file {STEM}<part>_x.h5 or _y.h5 (.h5.gz) with part "
                          f"{', '.join(PARTS)}")
-    return _PcamHdf5(parts, scratch)
+    return _PcamHdf5(parts, output)
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -124,47 +128,56 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns the errors of unreadable bytes into an InputError that names the file."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: truncated or not the HDF5 of PCam ({reason}); download it "
-                         "again") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}; download it again") from None
+    except (UnreadableError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or not the HDF5 of PCam ({one_line(error)}); download it again") from error
 
 
 @contextlib.contextmanager
-def _dataset(file: Path, source: Path, key: str) -> Iterator[h5py.Dataset]:
+def _dataset(file: Path, source: Path, key: str) -> Iterator[tuple[Hdf5File, Node]]:
     with contextlib.ExitStack() as stack:
         with _readable(source):
-            dataset = stack.enter_context(h5py.File(file, "r"))[key]
-        if not isinstance(dataset, h5py.Dataset):
-            raise InputError(f"{source}: {key!r} is a group, expected the data set of PCam; download it "
-                             "again")
-        yield dataset
+            require_file(file, LARGEST_FILE)
+            opened = stack.enter_context(Hdf5File(file))
+            if key not in opened.nodes:
+                raise InputError(f"no {key!r} inside")
+            if not opened.nodes[key].is_dataset:
+                raise InputError(f"{key!r} is a group, expected the data set of PCam")
+        yield opened, opened.nodes[key]
 
 
 @contextlib.contextmanager
-def _images(path: Path, count: int, scratch: Path | None) -> Iterator[h5py.Dataset]:
-    """The data set `x` of a plain or packed file, which must hold `count` patches of 96x96 RGB."""
+def _images(path: Path, count: int, output: Path | None) -> Iterator[Hdf5File]:
+    """A plain or packed file whose data set `x` holds `count` patches of 96x96 RGB."""
     with contextlib.ExitStack() as stack:
         file = path
         if path.suffix == ".gz":
             # HDF5 seeks: read through gzip, each step back would unpack the file from its start.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=".pcam-"))
+            place = {} if output is None else {"dir": output.parent, "prefix": f".{output.name}.", "suffix": ".tmp"}
+            folder = stack.enter_context(tempfile.TemporaryDirectory(**place))
             file = Path(folder) / path.stem
             _unpack(path, file, limit=count * int(np.prod(IMAGE_SHAPE)) * 11 // 10 + (64 << 20))
-        dataset = stack.enter_context(_dataset(file, path, "x"))
-        if dataset.dtype != np.uint8 or dataset.shape[1:] != IMAGE_SHAPE:
-            raise InputError(f"{path}: images are {dataset.dtype} {list(dataset.shape)}, expected uint8 "
+        opened, x = stack.enter_context(_dataset(file, path, "x"))
+        if x.dtype != "|u1" or x.shape[1:] != IMAGE_SHAPE:
+            raise InputError(f"{path}: images are {_kind(x)} {list(x.shape)}, expected uint8 "
                              "[n, 96, 96, 3]; greyscale, alpha or other sizes must be converted to RGB 96x96 "
                              "first")
-        if len(dataset) != count:
-            raise InputError(f"{path}: {len(dataset)} images, but {count} labels in its y file; they must be "
+        if x.shape[0] != count:
+            raise InputError(f"{path}: {x.shape[0]} images, but {count} labels in its y file; they must be "
                              "a pair")
-        yield dataset
+        yield opened
+
+
+def _kind(node: Node) -> str:
+    return np.dtype(node.dtype).name if node.dtype else "no numbers"
 
 
 def _unpack(packed: Path, file: Path, limit: int) -> None:
     """Unpacks a .gz file; more than `limit` bytes are refused, whatever the file claims of itself."""
     require_space(file.parent, limit)
+    with _readable(packed):
+        require_file(packed, LARGEST_FILE)
     try:
         with open(file, "wb") as target, gzip.open(packed) as source:
             while True:
@@ -187,14 +200,13 @@ def _read_labels(path: Path) -> Int8[np.ndarray, " n"]:
         if path.suffix == ".gz":
             file = Path(folder) / path.stem
             _unpack(path, file, LARGEST_LABELS)
-        with _dataset(file, path, "y") as dataset:
-            if dataset.dtype.kind not in "ui" or dataset.shape[1:] not in ((1, 1, 1), ()):
-                raise InputError(f"{path}: labels are {dataset.dtype} {list(dataset.shape)}, expected uint8 "
-                                 "[n, 1, 1, 1]")
-            if dataset.size > LARGEST_LABELS:
-                raise InputError(f"{path}: claims {dataset.size} labels, expected at most {LARGEST_LABELS}")
+        with _dataset(file, path, "y") as (opened, y):
+            if y.dtype[1:2] not in ("u", "i") or y.shape[1:] not in ((1, 1, 1), ()) or not y.shape:
+                raise InputError(f"{path}: labels are {_kind(y)} {list(y.shape)}, expected uint8 [n, 1, 1, 1]")
+            if y.shape[0] * np.dtype(y.dtype).itemsize > LARGEST_LABELS:
+                raise InputError(f"{path}: claims {y.shape[0]} labels, expected at most {LARGEST_LABELS}")
             with _readable(path):
-                labels = dataset[:].reshape(-1)
+                labels = opened.read("y").reshape(-1)
     if not len(labels):
         raise InputError(f"{path}: holds no labels; download it again")
     wrong = ~np.isin(labels, (0, 1))
@@ -207,18 +219,18 @@ def _read_slides(path: Path, labels: Int8[np.ndarray, " n"]) -> list[str]:
     """The slide of each row, from the columns "", coord_y, coord_x, tumor_patch, center_tumor_patch, wsi."""
     if not path.is_file():
         return [""] * len(labels)
-    rows = [row for _, row in read_table(path, ("wsi",))]
+    rows = [(row["wsi"], row.get("center_tumor_patch")) for _, row in read_table(path, ("wsi",))]
     if len(rows) != len(labels):
         raise InputError(f"{path}: {len(rows)} rows, but {len(labels)} labels in the y file; they must be of "
                          "one part")
-    if empty := [i for i, row in enumerate(rows) if not row["wsi"]]:
+    if empty := [i for i, row in enumerate(rows) if not row[0]]:
         raise InputError(f"{path}: no slide in row {empty[0]} (column 'wsi'); download it again")
-    if "center_tumor_patch" in rows[0]:
-        centre = np.array([row["center_tumor_patch"] in ("True", "1") for row in rows])
+    if rows[0][1] is not None:
+        centre = np.array([row[1] in ("True", "1") for row in rows])
         if (agree := float((centre == (labels == 1)).mean())) < AGREEMENT:
             raise InputError(f"{path}: its center_tumor_patch agrees with {agree:.0%} of the labels, so it "
                              "is not the meta file of this part; check the names of valid and test")
-    return [row["wsi"] for row in rows]
+    return [row[0] for row in rows]
 
 
 def _verify_md5(files: list[Path | None]) -> None:

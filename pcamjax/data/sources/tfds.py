@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pcamjax.data.sources.images import read_image
+from pcamjax.data.sources.images import ImageReader
 from pcamjax.data.store import BATCH, PatchBatch, Source
 from pcamjax.errors import InputError
 
@@ -32,20 +31,21 @@ class _Tfds:
         return sum(split.num_examples for split in self.builder.info.splits.values())
 
     def batches(self) -> Iterator[PatchBatch]:
-        for split, part in PARTS.items():
-            if split not in self.builder.info.splits:
-                continue
-            examples = iter(self._examples(split))
-            while True:
-                with _readable(self.path):
-                    batch = list(islice(examples, BATCH))
-                if not batch:
-                    break
-                ids = [example["id"].decode() for example in batch]
-                images = np.stack([read_image(io.BytesIO(example["image"]), f"{self.path}, patch {name}")
-                                   for example, name in zip(batch, ids, strict=True)])
-                labels = np.array([example["label"] for example in batch], np.int8)
-                yield PatchBatch(images, labels, ids, [""] * len(ids), [part] * len(ids))
+        with ImageReader() as reader:
+            for split, part in PARTS.items():
+                if split not in self.builder.info.splits:
+                    continue
+                examples = iter(self._examples(split))
+                while True:
+                    with _readable(self.path):
+                        batch = list(islice(examples, BATCH))
+                    if not batch:
+                        break
+                    ids = [example["id"].decode() for example in batch]
+                    images = np.stack([reader.decode(example["image"], f"{self.path}, patch {name}")
+                                       for example, name in zip(batch, ids, strict=True)])
+                    labels = np.array([example["label"] for example in batch], np.int8)
+                    yield PatchBatch(images, labels, ids, [""] * len(ids), [part] * len(ids))
 
     def _examples(self, split: str) -> Any:
         # Undecoded: the PNG bytes go through the same checks as every other image.
