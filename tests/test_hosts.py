@@ -117,9 +117,11 @@ def test_a_signal_to_one_of_two_stops_both_and_four_go_on_as_one_would_have(plac
     steps = {int(path.name) for path in (root / "stopped0" / "checkpoints" / "last").iterdir()}
     assert f"step {max(steps)} is saved" in lines[0] and max(steps) < 18
 
-    ended = job(root, 4, TRAIN_AND_EVALUATE, "stopped0", "--split=valid").ended()
+    ended = job(root, 4, TRAIN_AND_EVALUATE, "stopped0", "--split=valid", "--config.input.where=device",
+                "--config.input.steps_per_dispatch=2").ended()
     assert [code for code, *_ in ended] == [0] * 4, ended
-    assert f"4 device(s) of 4 processes; began with weights drawn anew; going on after step {max(steps)}" in ended[0][1]
+    assert "images on the device, 4 device(s) of 4 processes; began with weights drawn anew; going on" in ended[0][1]
+    assert f"going on after step {max(steps)}\n" in ended[0][1]
     assert ended[0][1].count("report: ") == 2
     # Gloo's own line comes from C++, which knows nothing of sys.stdout.
     assert not [line for _, out, _ in ended[1:] for line in out.splitlines() if "[Gloo]" not in line]

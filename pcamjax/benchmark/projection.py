@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pcamjax.data.batches import Batch
 from pcamjax.data.store import IMAGE_SHAPE
@@ -19,7 +20,7 @@ from pcamjax.ops.flops import plain_flops
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import choose_devices, spread
-from pcamjax.training.step import TrainState, initial_state, make_forward, make_train_step, start_phase
+from pcamjax.training.step import initial_state, make_forward, make_train_step, start_phase
 
 TRAIN, VALID = 262_144, 32_768
 STORE_BYTES = (TRAIN + VALID) * math.prod(IMAGE_SHAPE)
@@ -63,19 +64,14 @@ def count(network: str, batch_size: int) -> Counted:
     """Compiles a step of a network with the thesis' layers frozen, Adam and no augmentation, and runs nothing."""
     frozen, spec = frozen_layers(network, "thesis"), model_spec(network)
     optimizer = make_optimizer({"name": "adam", "schedule": {"name": "constant", "learning_rate": 1e-3}}, 1)
-
-    def start() -> TrainState:
-        variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variable_shapes(network))
-        return start_phase(initial_state({"batch_stats": {}, **variables}, 0), optimizer, frozen)
-
-    state = jax.eval_shape(start)
-    images = jax.ShapeDtypeStruct((batch_size, *IMAGE_SHAPE), jnp.uint8)
-    batch = Batch(images, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
+    variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variable_shapes(network))
+    state = start_phase(initial_state({"batch_stats": {}, **variables}, 0), optimizer, frozen)
+    batch = Batch(np.zeros((batch_size, *IMAGE_SHAPE), np.uint8), np.zeros(batch_size, np.int32))
     step = make_train_step(network, optimizer, make_loss("categorical_crossentropy", "softmax"), {}, frozen=frozen)
     step = jax.jit(spread(step, choose_devices(1, batch_size), "shard_map", batch_output=False), donate_argnums=0)
     compiled = step.lower(state, batch).compile()
-    image = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), jnp.uint8)
-    return Counted(network, batch_size, plain_flops(jax.jit(make_forward(network)), state.variables, image),
+    forward = jax.jit(make_forward(network))
+    return Counted(network, batch_size, plain_flops(forward, state.variables, batch.images[:1]),
                    plain_flops(step, state, batch), compiled.cost_analysis()["bytes accessed"],
                    compiled.memory_analysis().temp_size_in_bytes,
                    sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from pcamjax.data.batches import Batch, batch_rows, process_piece, train_batches
 from pcamjax.data.store import BATCH, IMAGE_SHAPE, Patches
 from pcamjax.errors import InputError
-from pcamjax.hosts import of_first
+from pcamjax.hosts import of_first, several
 from pcamjax.training.parallel import replicate
 
 PLACES = ("auto", "device", "host")
@@ -44,7 +44,7 @@ def choose_place(where: str, count: int, devices: list[jax.Device]) -> str:
     """
     if where not in PLACES:
         raise InputError(f"config.input.where = {where!r}: choose one of {', '.join(PLACES)}")
-    own = [device for device in devices if device.process_index == jax.process_index()]
+    own = [device for device in devices if device.process_index == jax.process_index()] if several() else devices
     size, stats = count * int(np.prod(IMAGE_SHAPE)), [device.memory_stats() for device in own]
     free = min((stat["bytes_limit"] - stat["bytes_in_use"] for stat in stats if stat), default=None)
     if where == "device" and free is not None and size > free:
