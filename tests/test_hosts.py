@@ -57,12 +57,12 @@ class Processes:
 
     def wait_for(self, path: Path) -> None:
         """Until it is there."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not path.exists():
             assert all(process.poll() is None for process in self.started) and time.monotonic() < deadline, self.ended()
             time.sleep(0.005)
 
-    def ended(self, timeout: float = 120) -> list[tuple[int, str, str]]:
+    def ended(self, timeout: float = 300) -> list[tuple[int, str, str]]:
         """Exit code and what was printed, by process."""
         try:
             outputs = [process.communicate(timeout=timeout) for process in self.started]
