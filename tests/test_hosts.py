@@ -32,11 +32,12 @@ def get_config():
 """
 TIMES = ("seconds", "valid_seconds", "images_per_second")
 TRAIN = ("-m", "experiments.train")
-TRAIN_AND_EVALUATE = ("-c", """from experiments import evaluate, launch, train
+ALL_THREE = ("-c", """from experiments import evaluate, launch, predict, train
 
 def run():
     train.run()
     evaluate.run()
+    predict.run()
 
 launch.main(run, several=True)
 """)
@@ -117,7 +118,7 @@ def test_a_signal_to_one_of_two_stops_both_and_four_go_on_as_one_would_have(plac
     steps = {int(path.name) for path in (root / "stopped0" / "checkpoints" / "last").iterdir()}
     assert f"step {max(steps)} is saved" in lines[0] and max(steps) < 18
 
-    ended = job(root, 4, TRAIN_AND_EVALUATE, "stopped0", "--split=valid", "--config.input.where=device",
+    ended = job(root, 4, ALL_THREE, "stopped0", "--split=valid", "--config.input.where=device",
                 "--config.input.steps_per_dispatch=2").ended()
     assert [code for code, *_ in ended] == [0] * 4, ended
     assert "images on the device, 4 device(s) of 4 processes; began with weights drawn anew; going on" in ended[0][1]
@@ -134,6 +135,7 @@ def test_a_signal_to_one_of_two_stops_both_and_four_go_on_as_one_would_have(plac
     np.testing.assert_allclose(ours.logits, alone.logits, rtol=1e-3, atol=1e-4)
     evaluation = json.loads(RunFolder(root / "stopped0").evaluation("valid").read_text())
     assert evaluation["cost"]["images"] == 20
+    assert len((root / "stopped0" / "predictions" / "valid.csv").read_text().splitlines()) == 21
 
 
 @pytest.mark.parametrize(("number", "victim", "others"), [
