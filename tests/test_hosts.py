@@ -138,12 +138,13 @@ def test_a_signal_to_one_of_two_stops_both_and_four_go_on_as_one_would_have(plac
     assert len((root / "stopped0" / "predictions" / "valid.csv").read_text().splitlines()) == 21
 
 
-@pytest.mark.parametrize(("number", "victim", "others"), [
-    (signal.SIGKILL, 1, 0),
-    pytest.param(signal.SIGKILL, 0, 2, marks=pytest.mark.exhaustive),
-    pytest.param(signal.SIGSTOP, 0, 1, marks=pytest.mark.exhaustive),  # as a host whose power or network is gone
-    pytest.param(signal.SIGSTOP, 1, 4, marks=pytest.mark.exhaustive)])
-def test_when_one_of_two_dies_the_other_ends_within_a_minute(place, number, victim, others):
+@pytest.mark.parametrize(("number", "victim", "reason", "others"), [
+    (signal.SIGKILL, 1, "cannot go on", 0),
+    pytest.param(signal.SIGKILL, 0, "", 2, marks=pytest.mark.exhaustive),  # who notices first, is open
+    # As a host whose power or network is gone.
+    pytest.param(signal.SIGSTOP, 0, "JAX's runtime ended", 1, marks=pytest.mark.exhaustive),
+    pytest.param(signal.SIGSTOP, 1, "JAX's runtime ended", 4, marks=pytest.mark.exhaustive)])
+def test_when_one_of_two_dies_the_other_ends_within_a_minute(place, number, victim, reason, others):
     """And says why; and `others` processes go on, and end as one would have."""
     root, run = place[0], f"{number.name}{victim}"
     pair = job(root, 2, TRAIN, run, *([] if others else ["--config.epochs=200"]))
@@ -156,7 +157,7 @@ def test_when_one_of_two_dies_the_other_ends_within_a_minute(place, number, vict
             process.kill()
     code, _, err = pair.ended()[1 - victim]
     last = err.splitlines()[-1]
-    assert code == 1 and last.startswith("error: ") and last.endswith(hosts.GO_ON), err
+    assert code == 1 and last.startswith("error: ") and reason in last and last.endswith(hosts.GO_ON), err
     assert not (root / run / "record.json").exists(), "finished before it was killed"
     if others:
         ended = job(root, others, TRAIN, run).ended()
