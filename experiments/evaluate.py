@@ -10,6 +10,7 @@ from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
 from pcamjax.evaluation.validation import require_same_model
 from pcamjax.files import read_json, write_json
+from pcamjax.hosts import is_first, several
 from pcamjax.inference.predict import Run, measured_predictions
 from pcamjax.inference.predictions import Predictions
 from pcamjax.meter import Meter
@@ -18,12 +19,17 @@ from pcamjax.report.tables import interval_table, metric_table
 from pcamjax.training.run import RunFolder
 
 
-def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False) -> Metrics:
-    """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics."""
+def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, symmetries: bool = False
+                 ) -> Metrics | None:
+    """Writes predictions and metrics of a part of the split into the run's folder and returns the metrics.
+
+    Of several processes, which all call it, the first one does so, the others return None.
+    """
     patches.require_labels(split.part(part))
-    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries,
-                                             meter=Meter(trained.config.carbon.country))
-    return write_evaluation(trained.folder, part, predictions, cost)
+    # In several processes energy would be that of this host alone.
+    meter = Meter("" if several() else trained.config.carbon.country)
+    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries, meter=meter)
+    return write_evaluation(trained.folder, part, predictions, cost) if is_first() else None
 
 
 def write_evaluation(folder: RunFolder, part: str, predictions: Predictions, cost: dict[str, Any]) -> Metrics:
@@ -52,10 +58,12 @@ def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     with trained.folder.lock("results"):
         metrics = evaluate_run(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+    if metrics is None:  # the first of several processes has them
+        return
     print(metric_table({part: metrics}))
     print(interval_table(read_json(trained.folder.evaluation(part))["assessment"]))
     print(f"report: {write_report(trained.folder.path)}")
 
 
 if __name__ == "__main__":
-    launch.main(run)
+    launch.main(run, several=True)

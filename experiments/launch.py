@@ -16,6 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from pcamjax import hosts
 from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
@@ -23,7 +24,7 @@ from pcamjax.host_memory import keep_freed_memory
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
 from pcamjax.ops.compiled import cache_folder, processor
-from pcamjax.stopping import SIGNALS
+from pcamjax.stopping import SIGNALS, Stopped
 from pcamjax.training.run import RunFolder, data_identity, flatten
 
 STOPPED = os.EX_TEMPFAIL
@@ -42,16 +43,22 @@ SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average 
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read the whole store first and compare it with its hashes.")
 NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce: the networks.")
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "train, evaluate, predict in several processes: "
+                                  "host:port of the first. Slurm, Kubernetes and Cloud TPUs tell all three.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are; 1: this one alone, whatever "
+                                     "a scheduler says.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.key=value overrides one of its "
                                          "values.")
 
 
-def main(run: Callable[..., None], config: str = "configs/default.py") -> None:
+def main(run: Callable[..., None], config: str = "configs/default.py", *, several: bool = False) -> None:
     """Parses the flags and calls `run`; an InputError becomes one line on stderr and exit code 2, the work's end by a
     signal one line and exit code `STOPPED`.
 
     `config` is the experiment where --config names none. A `run` with a parameter is given the arguments that are no
-    flags; with one that has none such an argument is an error.
+    flags; with one that has none such an argument is an error. A job that can run in `several` processes joins the
+    others.
     """
     takes_arguments = bool(inspect.signature(run).parameters)
     keep_freed_memory()
@@ -75,13 +82,20 @@ def main(run: Callable[..., None], config: str = "configs/default.py") -> None:
     def guarded(arguments: list[str]) -> None:
         try:
             with _signals():
+                _join(several)
                 run(arguments[1:]) if takes_arguments else run()
+                hosts.part()
         except InputError as error:
             _refuse(_one_line(error))
         except KeyboardInterrupt as stop:
             said = str(stop) or "a signal came; nothing is left half-written, start the same command again"
             print(f"stopped: {said}", file=sys.stderr)
-            sys.exit(STOPPED)
+            if isinstance(stop, Stopped):  # all processes have stopped at one step
+                hosts.part()
+            hosts.leave(STOPPED)
+        except Exception as error:
+            hosts.leave_by(error)
+            raise
 
     app.run(guarded, flags_parser=parse)
 
@@ -189,6 +203,20 @@ def existing_run() -> tuple[Run, Patches, Split]:
     return run, patches, split
 
 
+def _join(several: bool) -> None:
+    """Makes this process one of several, if flags or a scheduler say so and the job can.
+
+    Raises:
+      InputError: flags ask it of a job that cannot, or as `hosts.join`.
+    """
+    asked = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if several:
+        hosts.join(*asked)
+    elif asked not in ((None, None, None), (None, 1, None)):
+        raise InputError(f"--num_processes={NUM_PROCESSES.value}: only train, evaluate and predict run in several "
+                         "processes; leave the flags out and start this job once")
+
+
 def _named_config() -> str | None:
     """What --config names on the command line, None where it is left out."""
     for argument, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
@@ -222,4 +250,4 @@ def _one_line(error: Exception) -> str:
 
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    hosts.leave(2)

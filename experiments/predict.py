@@ -5,6 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launch
+from pcamjax.hosts import is_first
 from pcamjax.inference.predict import predict_split
 
 KAGGLE = flags.DEFINE_bool("kaggle", False, "Name the columns id,label, as Kaggle's submission form does.")
@@ -14,6 +15,8 @@ def run() -> None:
     (trained, patches, split), part = launch.existing_run(), launch.SPLIT.value
     with trained.folder.lock("results"):
         predictions = predict_split(trained, patches, split, part, symmetries=launch.SYMMETRIES.value)
+        if not is_first():  # all have the predictions, one writes them
+            return
         file = trained.folder.predictions(part)
         if not trained.folder.evaluation(part).exists():  # whose metrics are those of the predictions beside it
             predictions.save(file)
@@ -23,4 +26,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    launch.main(run)
+    launch.main(run, several=True)

@@ -1,6 +1,7 @@
 """Train a network on a split of a store, or go on with a run that was stopped."""
 
 from experiments import launch
+from pcamjax.hosts import is_first
 from pcamjax.report.page import write_report
 from pcamjax.training.loop import fit
 
@@ -12,8 +13,9 @@ def run() -> None:
     best = record["best"]
     print(f"{record['ended']} after {record['epochs']} epochs, {record['images_per_second']:.1f} images/s; best "
           f"{best['metric']} {best['value']:.4f} in epoch {best['epoch']}")
-    print(f"report: {write_report(folder.path)}")
+    if is_first():
+        print(f"report: {write_report(folder.path)}")
 
 
 if __name__ == "__main__":
-    launch.main(run)
+    launch.main(run, several=True)

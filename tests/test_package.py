@@ -22,7 +22,7 @@ LAYERS = (
     {"models", "data"},
     {"ops", "download"},
     {"hdf5"},
-    {"files", "host_memory", "isolation", "locks", "meter", "npy", "stopping"},
+    {"files", "host_memory", "hosts", "isolation", "locks", "meter", "npy", "stopping"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -60,7 +60,7 @@ def train_batches(images: UInt8[np.ndarray, "m 96 96 3"], labels: Int[np.ndarray
     What a batch holds is `batch_rows`, so a run resumes by asking for the steps it lacks. `process` is (index, count):
     each process reads its own consecutive piece of every global batch.
     """
-    piece = _piece(batch_size, process)
+    piece = process_piece(batch_size, process)
 
     def batch(step: int) -> Batch:
         rows = batch_rows(indices, int(step), batch_size=batch_size, seed=seed)[piece]
@@ -72,7 +72,7 @@ def train_batches(images: UInt8[np.ndarray, "m 96 96 3"], labels: Int[np.ndarray
 def eval_batches(images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.ndarray, " n"], *, batch_size: int,
                  process: tuple[int, int] = (0, 1)) -> Iterator[EvalBatch]:
     """Every example of `images[indices]` once and in order; the last batch is filled up with masked rows."""
-    piece = _piece(batch_size, process)
+    piece = process_piece(batch_size, process)
     parts = grain.MapDataset.source(eval_rows(indices, batch_size=batch_size))
     return _prefetched(parts.map(lambda part: EvalBatch(images[part[0][piece]], part[1][piece])))
 
@@ -84,7 +84,12 @@ def eval_rows(indices: Int[np.ndarray, " n"], *, batch_size: int
     return list(zip(indices[np.minimum(places, len(indices) - 1)], places < len(indices), strict=True))
 
 
-def _piece(batch_size: int, process: tuple[int, int]) -> slice:
+def process_piece(batch_size: int, process: tuple[int, int]) -> slice:
+    """The rows of a global batch that belong to a process, which is (index, count).
+
+    Raises:
+      InputError: the batch does not divide among so many.
+    """
     index, count = process
     if batch_size % count:
         raise InputError(f"batch_size {batch_size} does not divide among {count} processes; choose a "

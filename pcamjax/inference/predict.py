@@ -3,6 +3,7 @@
 import contextlib
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
+from pcamjax.hosts import require_same
 from pcamjax.inference.averaging import mean_logits, symmetric_views
 from pcamjax.inference.predictions import Predictions, scores
 from pcamjax.meter import Meter
@@ -48,7 +50,7 @@ def load_run(path: str | os.PathLike, checkpoint: Kind = "last", config: ConfigD
     """
     folder = RunFolder(path)
     config = config or folder.config()
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
                         variable_shapes(config.model.name))
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints:
@@ -91,6 +93,7 @@ def measured_predictions(run: Run, patches: Patches, split: Split, role: str, *,
       InputError: the split has no such role.
     """
     indices = split.part(role)
+    require_same({"store or part": (patches.sha256, sha256(indices.tobytes()).hexdigest())})
     logits, cost = _logits(run, patches.images, indices, run.config.eval_batch_size, symmetries, role, meter)
     meta = {"model": run.config.model.name, "run": run.folder.path.name, "checkpoint": run.checkpoint, "role": role,
             "split": split.name, "split_description": split.description, "leaks_slides": split.leaks_slides,

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, require_space, sha256_file, sync, write_json
+from pcamjax.hosts import is_first, several
 from pcamjax.training.step import TrainState
 
 Kind = Literal["last", "best"]
@@ -32,16 +33,27 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder).absolute()
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        # Of several processes each reads alone and one writes, without Orbax' barriers, at which all had to meet.
+        own = jax.process_index()
+        alone = {"multiprocessing_options": ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")} if several() else {}
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(**alone)), **alone)
         # The steps that this process has written or compared with their hashes; when it saves, only these stay.
         self._whole: dict[Kind, list[int]] = {kind: [] for kind in KEPT}
 
     def save(self, kind: Kind, state: TrainState, progress: dict[str, Any]) -> None:
         """Writes a checkpoint of `state.step` and waits until it is on disk; only then those go that it replaces.
 
+        Of several processes the first one writes it alone: all have the same state.
+
         Raises:
           InputError: it cannot be written, for want of space for instance; the checkpoints before are untouched.
         """
+        if not is_first():
+            return
+        if several():
+            state = jax.device_get(state)  # Orbax would have all processes write a piece of it
         step, folder = int(state.step), self.folder / kind
         training = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
         items = ocp.args.Composite(variables=ocp.args.StandardSave(state.variables),

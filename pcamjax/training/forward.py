@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 from tqdm import tqdm
 
-from pcamjax.data.batches import eval_batches, eval_rows
-from pcamjax.training.parallel import spread
+from pcamjax.data.batches import eval_batches, eval_rows, process_piece
+from pcamjax.training.parallel import spread, whole
 from pcamjax.training.step import make_forward
 
 
@@ -32,18 +32,21 @@ class Forward:
                indices: Int[np.ndarray, " n"], *, progress: str | None = None) -> Float[np.ndarray, "n 2"]:
         """The logits of `images[indices]`, in that order; `progress` names a progress bar, None shows none.
 
-        Images that lie on all of the devices already stay there.
+        Images that lie on all of the devices already stay there. Of several processes each reads its own rows, and all
+        get all logits.
         """
+        process = jax.process_index(), jax.process_count()
+        parts = eval_rows(indices, batch_size=self.batch_size)
         if isinstance(images, jax.Array):
-            outputs = ((self._of_rows(variables, rows, images), mask)
-                       for rows, mask in eval_rows(indices, batch_size=self.batch_size))
+            piece = process_piece(self.batch_size, process)
+            outputs = (self._of_rows(variables, rows[piece], images) for rows, _ in parts)
         else:
-            outputs = ((self._of_images(variables, batch.images), batch.mask)
-                       for batch in eval_batches(images, indices, batch_size=self.batch_size))
+            batches = eval_batches(images, indices, batch_size=self.batch_size, process=process)
+            outputs = (self._of_images(variables, batch.images) for batch in batches)
         pieces = []
         with tqdm(total=len(indices), desc=progress, unit=" images", disable=progress is None) as bar:
-            for logits, mask in _one_ahead(outputs):
-                pieces.append(np.asarray(logits)[mask])
+            for (_, mask), logits in zip(parts, _one_ahead(outputs), strict=True):
+                pieces.append(whole(logits)[mask])
                 bar.update(len(pieces[-1]))
         return np.concatenate(pieces)
 

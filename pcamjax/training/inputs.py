@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Int, PyTree, UInt8
 from ml_collections import ConfigDict
 
-from pcamjax.data.batches import Batch, batch_rows, train_batches
+from pcamjax.data.batches import Batch, batch_rows, process_piece, train_batches
 from pcamjax.data.store import BATCH, IMAGE_SHAPE, Patches
 from pcamjax.errors import InputError
+from pcamjax.hosts import of_first, several
 from pcamjax.training.parallel import replicate
 
 PLACES = ("auto", "device", "host")
@@ -43,27 +44,33 @@ def choose_place(where: str, count: int, devices: list[jax.Device]) -> str:
     """
     if where not in PLACES:
         raise InputError(f"config.input.where = {where!r}: choose one of {', '.join(PLACES)}")
-    size, stats = count * int(np.prod(IMAGE_SHAPE)), [device.memory_stats() for device in devices]
+    own = [device for device in devices if device.process_index == jax.process_index()] if several() else devices
+    size, stats = count * int(np.prod(IMAGE_SHAPE)), [device.memory_stats() for device in own]
     free = min((stat["bytes_limit"] - stat["bytes_in_use"] for stat in stats if stat), default=None)
     if where == "device" and free is not None and size > free:
         raise InputError(f"config.input.where = 'device': {count} images of training and validation are "
                          f"{size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on the device; choose auto or host")
     fits = devices[0].platform != "cpu" and free is not None and size <= free / 2
+    # Where the first process has room: it may be less elsewhere, but all must do the same.
+    fits = bool(of_first(np.bool_(fits)))
     return where if where != "auto" else "device" if fits else "host"
 
 
 def open_inputs(place: str, config: ConfigDict, patches: Patches, train: Int[np.ndarray, " n"],
                 valid: Int[np.ndarray, " v"], devices: list[jax.Device], first_step: int, last_step: int) -> Inputs:
-    """The inputs of the steps `first_step` to `last_step - 1`, the same batches at either place."""
+    """The inputs of the steps `first_step` to `last_step - 1`, the same batches at either place; of several processes
+    each has its own piece of them."""
     order = {"batch_size": config.batch_size, "seed": config.seed}
+    process = jax.process_index(), jax.process_count()
     if place == "host":
         batches = train_batches(patches.images, patches.labels, train, **order, first_step=first_step,
-                                last_step=last_step, process=(jax.process_index(), jax.process_count()))
+                                last_step=last_step, process=process)
         return Inputs(batches, None, patches.images, valid)
     rows = np.union1d(train, valid)
     train, valid = (np.searchsorted(rows, part).astype(np.int32) for part in (train, valid))
     store = load_store(patches, rows, devices)
-    items = (batch_rows(train, step, **order) for step in range(first_step, last_step))
+    piece = process_piece(config.batch_size, process)
+    items = (batch_rows(train, step, **order)[piece] for step in range(first_step, last_step))
     return Inputs(items, store, store.images, valid)
 
 

@@ -11,15 +11,18 @@ from tqdm import tqdm
 
 from pcamjax.errors import InputError
 from pcamjax.files import atomic_file, without_nan
+from pcamjax.hosts import is_first
 from pcamjax.training.run import RunFolder
 
 
 class EpochLog:
-    """`metrics.jsonl` and TensorBoard's event files of a run, continued after `epochs` when it resumes."""
+    """`metrics.jsonl` and TensorBoard's event files of a run, continued after `epochs` when it resumes; of several
+    processes the first one writes them."""
 
     def __init__(self, folder: RunFolder, epochs: list[dict[str, Any]]):
         self._folder = folder
         self.epochs = list(epochs)
+        self._writes = is_first()
         self._write_lines()
         self._events: EventsWriter | None = None  # until there is something to write: a finished run stays as it is
 
@@ -43,6 +46,8 @@ class EpochLog:
             self._events.close()
 
     def _write_events(self, epoch: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         # In this thread: what SummaryWriter's own thread has not written yet is lost with a killed run.
         if self._events is None:
             self._folder.tensorboard.mkdir(parents=True, exist_ok=True)
@@ -57,6 +62,8 @@ class EpochLog:
         self._events.flush()
 
     def _write_lines(self) -> None:
+        if not self._writes:
+            return
         # Rewritten whole: fifty lines cost nothing, and what a killed run had logged beyond its checkpoint goes.
         with atomic_file(self._folder.metrics) as temporary:
             lines = (json.dumps(without_nan(epoch)) + "\n" for epoch in self.epochs)
@@ -66,4 +73,4 @@ class EpochLog:
 def progress_bar(total_images: int, done_images: int, description: str) -> tqdm:
     """A bar over the images of a whole run, with images/s and the time left."""
     return tqdm(total=total_images, initial=done_images, desc=description, unit=" images", smoothing=0.05,
-                dynamic_ncols=True)
+                dynamic_ncols=True, disable=not is_first())

@@ -21,6 +21,7 @@ from pcamjax.data.store import IMAGE_SHAPE, Patches
 from pcamjax.errors import InputError
 from pcamjax.files import sha256_file
 from pcamjax.host_memory import give_back_freed_memory
+from pcamjax.hosts import any_process, is_first, require_same, several
 from pcamjax.meter import Meter, Spent, none_if_nan
 from pcamjax.models import model_spec
 from pcamjax.models.variables import initial_variables, split_parameters
@@ -33,7 +34,7 @@ from pcamjax.training.logs import EpochLog, progress_bar
 from pcamjax.training.losses import make_loss
 from pcamjax.training.parallel import choose_devices, device_name, replicate, spread
 from pcamjax.training.phases import Phase, make_phases
-from pcamjax.training.run import RunFolder, data_identity
+from pcamjax.training.run import RunFolder, data_identity, flatten
 from pcamjax.training.step import (
     StepMetrics,
     TrainState,
@@ -110,7 +111,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
                       config.model.precision)
-    meter = Meter(config.carbon.country)
+    meter = Meter("" if several() else config.carbon.country)  # which would be that of this host alone
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         data = data_identity(patches, split)
@@ -121,14 +122,19 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
         if done is None:
             # Before the folder is taken: the file of weights may not be there, or be another network's.
             state, progress = _begin(config)
-        folder.claim(config, data)
-        if done is not None:
-            state, progress = _restore(config, checkpoints, phases, devices)
+        else:
+            state, progress = _restore(config, checkpoints, phases)
+        settings = {key: value for key, value in flatten(config.to_dict()).items() if key != "data.path"}
+        require_same({"configuration": settings, "store or split": data, "checkpoint or weights": (done, progress)})
+        if is_first():  # all have read by now what is there
+            folder.claim(config, data)
+        state = replicate(state, devices)
         sums, number = EpochSums(**progress["sums"]), int(state.step)
         measured = _noted(progress.get("measured", {}), device=device_name(devices), method=meter.method,
                           region=meter.region)
         print(f"{config.model.name}: {len(train)} patches to train on, {steps} steps an epoch, {total_steps} in all, "
-              f"images on the {place}, {len(devices)} device(s); "
+              f"images on the {place}, {len(devices)} device(s)"
+              f"{f' of {jax.process_count()} processes' if several() else ''}; "
               f"began with weights {config.model.weights or 'drawn anew'}"
               + (f"; going on after step {number}" if number else ""))
         for phase in phases:
@@ -147,8 +153,9 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
             dispatch = spread(make_steps(step, config.input.steps_per_dispatch), devices, config.parallel.wrapper,
                               batch_output=False, donate=True)
             while number < phase.last_step and not _stops_early(log.epochs, phases, config):
-                if stop.signal:
-                    raise Stopped(f"{stop.signal} came; step {number} is saved, start the same command again to go on")
+                if any_process(bool(stop.signal)):
+                    raise Stopped(f"{stop.signal or 'a signal to another process'} came; step {number} is saved, start "
+                                  "the same command again to go on")
                 epoch_end = (number // steps + 1) * steps
                 until = min(epoch_end, (number // config.checkpoint_every + 1) * config.checkpoint_every)
                 state, number = _run_steps(dispatch, state, inputs, config, range(number + 1, until + 1), sums, bar,
@@ -165,8 +172,10 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
                 checkpoints.save("last", state, progress)
                 give_back_freed_memory()
         record = _record(config, state, progress, split, phases)
-        record["cost"] = _cost(config, state, record, progress, checkpoints.variables_bytes("last"))
-    folder.write_record(record)
+        if is_first():
+            record["cost"] = _cost(config, state, record, progress, checkpoints.variables_bytes("last"))
+    if is_first():
+        folder.write_record(record)
     return record
 
 
@@ -181,13 +190,12 @@ def _begin(config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
     return initial_state(variables, config.seed), progress
 
 
-def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase], devices: list[jax.Device]
-             ) -> tuple[TrainState, dict[str, Any]]:
-    """State and progress of the last checkpoint, the state on all devices."""
+def _restore(config: ConfigDict, checkpoints: Checkpoints, phases: list[Phase]) -> tuple[TrainState, dict[str, Any]]:
+    """State and progress of the last checkpoint."""
     done = checkpoints.latest_step("last")
     phase = next(phase for phase in phases if done <= phase.last_step)
     drawn = initial_state(initial_variables(config.model.name, config.seed), config.seed)
-    return checkpoints.restore("last", replicate(start_phase(drawn, phase.optimizer, phase.frozen), devices))
+    return checkpoints.restore("last", start_phase(drawn, phase.optimizer, phase.frozen))
 
 
 def _require_settings(config: ConfigDict) -> None:
@@ -202,8 +210,6 @@ def _require_settings(config: ConfigDict) -> None:
             raise InputError(f"config.{name} = {config[name]}: expected at least 0")
     if config.best_metric not in BEST_METRICS:
         raise InputError(f"config.best_metric = {config.best_metric!r}: choose one of {', '.join(BEST_METRICS)}")
-    if jax.process_count() > 1:
-        raise InputError(f"{jax.process_count()} processes: training runs in one process so far; start one")
 
 
 def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: TrainState, inputs: Inputs,
@@ -211,7 +217,7 @@ def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: T
                ) -> tuple[TrainState, int]:
     """Takes these steps, a few a dispatch, or those before a `stop`, adds them and what they took to `sums` and tells
     the last one."""
-    limit, before = config.input.steps_per_dispatch, None
+    limit, before, asked = config.input.steps_per_dispatch, None, False
     with meter.measure() as spent:
         for first in range(0, len(steps), limit):
             taken = steps[first:first + limit]
@@ -224,7 +230,9 @@ def _run_steps(dispatch: Callable[..., tuple[TrainState, StepMetrics]], state: T
                 sums.add(*before, config.batch_size)
             before = taken, metrics
             bar.update(len(taken) * config.batch_size)
-            if stop.signal:
+            # Several processes read their common answer a dispatch later too, so that no device waits for it.
+            heard, asked = asked, any_process(bool(stop.signal))
+            if heard if several() else asked:
                 break
         sums.add(*before, config.batch_size)
     sums.spend(spent)

@@ -20,6 +20,7 @@ from pcamjax.data.splits import Split
 from pcamjax.data.store import Patches
 from pcamjax.errors import InputError
 from pcamjax.files import read_json, write_json
+from pcamjax.hosts import is_first
 from pcamjax.locks import locked
 from pcamjax.ops import compiled
 
@@ -64,11 +65,15 @@ class RunFolder:
     def lock(self, work: Literal["training", "results"]) -> Iterator[None]:
         """Keeps other processes from the same work in this folder, and clears away what killed ones had half-written.
 
-        A run can be evaluated while it trains, so these are two locks.
+        A run can be evaluated while it trains, so these are two locks. Of several processes that are one job the first
+        holds it for all.
 
         Raises:
           InputError: another process is at it; it is named.
         """
+        if not is_first():
+            yield
+            return
         with locked(self.path / f".{work}.lock", work):
             for left in (file for folder in WRITTEN[work] for file in (self.path / folder).glob(".*.tmp")):
                 if not left.name.startswith(f".{self.report.name}."):  # which both kinds of work write

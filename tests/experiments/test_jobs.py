@@ -158,5 +158,5 @@ def test_the_list_of_jobs_has_a_line_for_each():
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed.stdout.splitlines()
              if line.startswith("  ")}
     assert set(lines) == {"prepare", "train", "evaluate", "predict", "explain", "export", "summary", "benchmark",
-                          "baselines", "compare", "reproduce", "demo"}
+                          "baselines", "compare", "reproduce", "scaling", "demo"}
     assert all(len(line.split()) > 4 for line in lines.values())
