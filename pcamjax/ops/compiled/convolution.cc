@@ -43,16 +43,19 @@ Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns,
         for (int64_t c = from; c < end; ++c) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
     } else {
       for (int64_t c = from; c < end; ++c)
-        for (int64_t f = 0; f < block.columns; ++f) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
+        for (int64_t f = 0; f < block.columns; ++f)
+          to[c * width + f] = kernel.at(taps[t], c, block.from + f) * (kernel.scale ? kernel.scale[block.from + f] : 1);
     }
   });
   return packed;
 }
 
 void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
-              const std::vector<Grid>& grids) {
+              const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
   const Columns columns(out.c);
+  std::vector<float> shift(padded(out.c));
+  if (end.shift) std::copy_n(end.shift, out.c, shift.data());
   for (const Grid& grid : grids) {
     const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size();
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
@@ -62,6 +65,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
       int64_t taps = places, channels = in.c;
       std::vector<const float*> sources(taps * count);
       std::vector<float*> targets(count), to(count);
+      std::vector<const float*> added(end.added ? count : 0);
       std::vector<float> patches;
       read_positions(in, grid, first, count, zeros.data(), sources.data());
       write_positions(out, grid, first, count, targets.data());
@@ -75,13 +79,19 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
         const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
         const float* weights = packed.get() + block.from * places * in.c;
         for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
+        for (size_t p = 0; p < added.size(); ++p) added[p] = end.added + (to[p] - out.data);
         if (!taps)
           for (float* row : to) std::fill_n(row, block.columns, 0.0f);
         for (int64_t t = 0; t < taps; t += together)
           for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
             const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
+            Finish finish;
+            if (t == 0) finish.shift = shift.data() + block.from;
+            if (t > 0) finish.added = to.data() + p;
+            else if (end.added) finish.added = added.data() + p;
+            if (t + together >= taps) finish.low = end.low, finish.high = end.high;
             MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
-                                          count, weights + t * channels * width, to.data() + p, block.columns, t > 0,
+                                          count, weights + t * channels * width, to.data() + p, block.columns, finish,
                                           zeros.data());
           }
       }
@@ -174,6 +184,17 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
+ffi::Error finished(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                    ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> shift, ffi::Buffer<ffi::F32> limits,
+                    ffi::Buffer<ffi::F32> added, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
+                    int64_t top, int64_t left) {
+  auto k = kernel.dimensions();
+  const Map in = map_of(x), out = map_of(*y);
+  convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, out,
+           forward_grids(out, k[0], k[1], down, right, top, left), epilogue_of(scale, shift, limits, added));
+  return ffi::Error::Success();
+}
+
 ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> slope, ffi::Buffer<ffi::F32> kernel,
                     ffi::ResultBuffer<ffi::F32> x, int64_t down, int64_t right, int64_t top, int64_t left) {
   auto k = kernel.dimensions();
@@ -196,5 +217,6 @@ ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
 }  // namespace pcamjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve, pcamjax::forward, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_finished, pcamjax::finished, pcamjax::finished_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_input, pcamjax::by_input, pcamjax::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_kernel, pcamjax::by_kernel, pcamjax::binding());

@@ -5,41 +5,47 @@
 namespace pcamjax {
 namespace {
 
-// One row of positions of a grid: to[p] = sum_t sources[t][p] * kernel[taps[t]], in N vectors of channels from c on.
+// One row of positions of a grid: to[p] = clamp(shift + sum_t sources[t][p] * kernel[taps[t]]), in N vectors of channels
+// from c on.
 template <int TAPS, int N>
 void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
-           int64_t channels, int64_t c) {
-  Vector weights[TAPS + 1][N];
+           int64_t channels, int64_t c, const Finish& finish) {
+  Vector weights[TAPS + 1][N], shift[N];
+#pragma GCC unroll 2
+  for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
 #pragma GCC unroll 9
   for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
     for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + taps[t] * channels + c + n * LANES);
   for (int64_t p = 0; p < count; ++p) {
-    Vector sums[N] = {};
+    Vector sums[N];
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) sums[n] = shift[n];
 #pragma GCC unroll 9
     for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, sums[n]);
+    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, finish.clamp(sums[n]));
   }
 }
 
 template <int TAPS>
 void row(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
-         int64_t channels) {
+         int64_t channels, const Finish& finish) {
   int64_t c = 0;
   for (; c + 2 * LANES <= channels; c += 2 * LANES)
-    strip<TAPS, 2>(sources, targets, count, kernel, taps, channels, c);
-  if (c + LANES <= channels) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, c);
-  if (channels % LANES) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, channels - LANES);
+    strip<TAPS, 2>(sources, targets, count, kernel, taps, channels, c, finish);
+  if (c + LANES <= channels) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, c, finish);
+  if (channels % LANES) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, channels - LANES, finish);
 }
 
 constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row<5>, row<6>, row<7>, row<8>, row<9>};
 
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
-               const std::vector<Grid>& grids) {
+               const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
+  const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high};
   parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
     for (const Grid& grid : grids) {
       const int64_t image = i / grids[0].rows, y = i % grids[0].rows, count = grid.columns;
@@ -49,7 +55,8 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
       const int64_t first = (image * grid.rows + y) * count;
       read_positions(in, grid, first, count, zeros.data(), sources.data());
       write_positions(out, grid, first, count, targets.data());
-      ROW[grid.taps.size()](sources.data(), targets.data(), count, kernel, grid.taps.data(), in.c);
+      ROW[grid.taps.size()](sources.data(), targets.data(), count, kernel, grid.taps.data(), in.c,
+                             finish);
     }
   });
 }
@@ -97,6 +104,18 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
+ffi::Error finished(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                    ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> shift, ffi::Buffer<ffi::F32> limits,
+                    ffi::Buffer<ffi::F32> added, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
+                    int64_t top, int64_t left) {
+  const Map in = map_of(x), out = map_of(*y);
+  std::vector<float> scaled(9 * in.c);
+  for (int64_t i = 0; i < 9 * in.c; ++i) scaled[i] = kernel.typed_data()[i] * scale.typed_data()[i % in.c];
+  depthwise(pool, in, scaled.data(), out, forward_grids(out, 3, 3, down, right, top, left),
+            epilogue_of(scale, shift, limits, added));
+  return ffi::Error::Success();
+}
+
 ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> slope, ffi::Buffer<ffi::F32> kernel,
                     ffi::ResultBuffer<ffi::F32> x, int64_t down, int64_t right, int64_t top, int64_t left) {
   const Map in = map_of(slope), out = map_of(*x);
@@ -115,5 +134,6 @@ ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
 }  // namespace pcamjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_depthwise, pcamjax::forward, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_depthwise_finished, pcamjax::finished, pcamjax::finished_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_depthwise_by_input, pcamjax::by_input, pcamjax::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_depthwise_by_kernel, pcamjax::by_kernel, pcamjax::binding());

@@ -19,6 +19,7 @@ struct Kernel {
   const float* data;
   int64_t h, w, in, out;
   bool transposed;  // read as [kh,kw,out,in]
+  const float* scale = nullptr;  // of each channel of the output, not of a transposed one
   float at(int64_t tap, int64_t c, int64_t f) const {
     return transposed ? data[(tap * out + f) * in + c] : data[(tap * in + c) * out + f];
   }
@@ -102,10 +103,40 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added), by channel but for `added`, a map like
+// the output, or no elements.
+struct Epilogue {
+  const float *scale = nullptr, *shift = nullptr, *added = nullptr;
+  float low = -INFINITY, high = INFINITY;
+};
+
+inline Epilogue epilogue_of(ffi::Buffer<ffi::F32>& scale, ffi::Buffer<ffi::F32>& shift, ffi::Buffer<ffi::F32>& limits,
+                            ffi::Buffer<ffi::F32>& added) {
+  return {scale.typed_data(), shift.typed_data(), added.element_count() ? added.typed_data() : nullptr,
+          limits.typed_data()[0], limits.typed_data()[1]};
+}
+
 // The handlers of a convolution and of both of its gradients: two arrays in, one out; strides and pads before.
 inline auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Attr<int64_t>("down")
+      .Attr<int64_t>("right")
+      .Attr<int64_t>("top")
+      .Attr<int64_t>("left");
+}
+
+// The handler of a forward convolution with an epilogue: scale, shift, limits and added between kernel and result.
+inline auto finished_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
       .Arg<ffi::Buffer<ffi::F32>>()
       .Arg<ffi::Buffer<ffi::F32>>()
       .Ret<ffi::Buffer<ffi::F32>>()
