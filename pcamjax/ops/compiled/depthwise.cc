@@ -10,6 +10,7 @@ namespace {
 template <int TAPS, int N>
 void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
            int64_t channels, int64_t c, const Finish& finish) {
+  const Vector low = Vector{} + finish.low, high = Vector{} + finish.high;
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
   for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
@@ -26,7 +27,7 @@ void strip(const float* const* sources, float* const* targets, int64_t count, co
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, finish.clamp(sums[n]));
+    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, clamp(sums[n], low, high));
   }
 }
 

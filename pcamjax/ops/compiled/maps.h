@@ -95,6 +95,10 @@ inline void read_positions(const Map& in, const Grid& grid, int64_t first, int64
 
 // And where they are written.
 inline void write_positions(const Map& out, const Grid& grid, int64_t first, int64_t count, float** targets) {
+  if (grid.step_down == 1 && grid.step_right == 1) {  // all of the map in its order
+    for (int64_t i = 0; i < count; ++i) targets[i] = out.data + (first + i) * out.c;
+    return;
+  }
   for (int64_t i = first; i < first + count; ++i) {
     const int64_t x = grid.column_from + i % grid.columns * grid.step_right,
                   y = grid.row_from + i / grid.columns % grid.rows * grid.step_down,

@@ -9,6 +9,10 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
               float* const* out, int64_t columns, const Finish& finish, const float* zeros) {
   Vector sums[M][N];
 #pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)  // what is written comes from memory while the sums are made
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) __builtin_prefetch(out[m] + n * LANES, 1);
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sums[m][n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
@@ -33,19 +37,20 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
         for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
     }
   }
+  const Vector low = Vector{} + finish.low, high = Vector{} + finish.high;
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     if (columns == N * LANES) {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         if (finish.added) sums[m][n] += load(finish.added[m] + n * LANES);
-        store(out[m] + n * LANES, finish.clamp(sums[m][n]));
+        store(out[m] + n * LANES, clamp(sums[m][n], low, high));
       }
     } else {
       float row[N * LANES] = {};
       if (finish.added) std::copy_n(finish.added[m], columns, row);
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) store(row + n * LANES, finish.clamp(load(row + n * LANES) + sums[m][n]));
+      for (int n = 0; n < N; ++n) store(row + n * LANES, clamp(load(row + n * LANES) + sums[m][n], low, high));
       std::copy_n(row, columns, out[m]);
     }
   }

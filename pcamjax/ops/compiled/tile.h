@@ -126,11 +126,12 @@ struct Finish {
   const float* shift = nullptr;
   const float* const* added = nullptr;
   float low = -INFINITY, high = INFINITY;
-  Vector clamp(Vector v) const {  // nan stays nan
-    v = v < low ? Vector{} + low : v;
-    return v > high ? Vector{} + high : v;
-  }
 };
+
+inline Vector clamp(Vector v, Vector low, Vector high) {  // nan stays nan
+  v = v < low ? low : v;
+  return v > high ? high : v;
+}
 
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //

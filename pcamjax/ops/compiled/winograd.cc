@@ -162,13 +162,13 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
           Vector from[INS], to[OUTS];
           for (int place = 0; place < INS; ++place) from[place] = load(sums[place * count + p] + f);
           both_axes<IN, OUT>(from, to, transform_output);
-          const Finish finish{nullptr, nullptr, end.low, end.high};
+          const Vector low = Vector{} + end.low, high = Vector{} + end.high;
           for (int j = 0; j < OUTS; ++j) {
             if (targets[j * count + p] == sink) continue;
             float* target = const_cast<float*>(targets[j * count + p]) + block.from + f;
             if (end.shift) to[j] += load(end.shift + block.from + f);
             if (end.added) to[j] += load(end.added + (target - out.data));
-            store(target, finish.clamp(to[j]));
+            store(target, clamp(to[j], low, high));
           }
         }
     }
