@@ -51,14 +51,16 @@ def finished_kind(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"],
 
 def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads,
              scale: Float[Array, " f"], shift: Float[Array, " f"], added: Float[Array, "..."],
-             low: Float[Array, ""], high: Float[Array, ""]) -> Float[Array, "b oh ow f"]:
-    """clip(convolution * scale + shift + added, low, high) in one pass by a compiled kernel, on a CPU alone.
+             limits: tuple[Float[Array, ""], Float[Array, ""]], gain: Float[Array, "..."], offset: Float[Array, "..."]
+             ) -> Float[Array, "b oh ow f"]:
+    """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass, on a CPU by a compiled kernel alone.
 
-    `added` has the shape of the result, or no elements; to a depthwise convolution nothing can be added.
+    `added` has the shape of the result, `gain` and `offset` that of `scale`; without elements they are left out, and
+    to a depthwise convolution nothing can be added.
     """
     shape = (len(x), *_size(x, kernel, strides, pads), kernel.shape[-1])
     return compiled.call(f"pcamjax_{finished_kind(x, kernel, strides, pads)}_finished", shape, x, kernel, scale, shift,
-                         jnp.stack([low, high]), added, **_geometry(strides, pads))
+                         jnp.stack(limits), added, gain, offset, **_geometry(strides, pads))
 
 
 def _pads(x, kernel, strides, padding):

@@ -39,7 +39,7 @@ class _Padded:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """clip(convolution * scale + shift + added, low, high); `plain` computes it as the program did."""
+    """clip(convolution * scale + shift + added, *limits) * gain + offset; `plain` computes it as the program did."""
 
     x: Array
     kernel: Array
@@ -50,36 +50,39 @@ class _Waiting:
     shift: Array
     added: Array | None = None
     limits: tuple[Array, Array] | None = None
+    after: tuple[Array, Array] | None = None  # gain and offset
 
     def compute(self) -> Array:
         """The map."""
-        low, high = self.limits or (-np.inf, np.inf)
-        added = jnp.zeros(0) if self.added is None else self.added
+        nothing = jnp.zeros(0)
 
         def on_cpu():
-            return finished(self.x, self.kernel, self.strides, self.pads, self.scale, self.shift, added, low, high)
+            return finished(self.x, self.kernel, self.strides, self.pads, self.scale, self.shift,
+                            nothing if self.added is None else self.added, self.limits or (-np.inf, np.inf),
+                            *(self.after or (nothing, nothing)))
 
         return lax.platform_dependent(cpu=on_cpu, default=self.plain)
 
-    def then(self, eqn: JaxprEqn, operands: list[Any]) -> "_Waiting | None":
+    def then(self, eqn: JaxprEqn, left: Any, right: Any) -> "_Waiting | None":
         """With the operation that comes next, if it can be taken up."""
-        first = operands[0] is self
-        other, name = operands[first], eqn.primitive.name
-        depthwise = self.x.shape[-1] != self.kernel.shape[2]
-        by_channel = np.shape(other) in ((), (1, 1, 1, self.kernel.shape[-1]))
-        if self.limits is None and self.added is None:
-            if by_channel and name == "add":
-                return replace(self, shift=self.shift + jnp.reshape(other, -1))
-            if by_channel and name == "sub" and first:
-                return replace(self, shift=self.shift - jnp.reshape(other, -1))
-            if by_channel and name == "mul":
-                other = jnp.reshape(other, -1)
-                return replace(self, scale=self.scale * other, shift=self.shift * other)
-            if name == "add" and np.shape(other) == eqn.outvars[0].aval.shape and not depthwise:
-                return replace(self, added=other)
+        name, other = eqn.primitive.name, right if left is self else left
+        if np.shape(other) in ((), (1, 1, 1, self.kernel.shape[-1])) and (
+                name in ("add", "mul") or name == "sub" and left is self):
+            factor, term = (other, 0) if name == "mul" else (1, other if name == "add" else -other)
+            factor, term = (jnp.broadcast_to(jnp.ravel(value), self.scale.shape) for value in (factor, term))
+            if self.limits or self.added is not None:
+                gain, offset = self.after or (1, 0)
+                return replace(self, after=(gain * factor, offset * factor + term))
+            return replace(self, scale=self.scale * factor, shift=self.shift * factor + term)
+        if self.after:
+            return None
         if name in ("max", "min") and np.shape(other) == ():
             bound = {"max": jnp.maximum, "min": jnp.minimum}[name]
             return replace(self, limits=tuple(bound(limit, other) for limit in self.limits or (-np.inf, np.inf)))
+        depthwise = self.kernel.shape[2] != self.x.shape[-1]
+        if name == "add" and np.shape(other) == eqn.outvars[0].aval.shape and not (
+                self.limits or self.added is not None or depthwise):
+            return replace(self, added=other)
         return None
 
 
@@ -126,7 +129,7 @@ def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
         return operands
     waiting = [operand for operand in operands if isinstance(operand, _Waiting)][-1:]
     operands = [operand if operand in waiting else _complete(operand) for operand in operands]
-    if waiting and len(operands) == 2 and (after := waiting[0].then(eqn, operands)):
+    if waiting and len(operands) == 2 and (after := waiting[0].then(eqn, *operands)):
         return [replace(after, plain=partial(_bind, eqn, operands))]
     operands = [_complete(operand) for operand in operands]
     if name == "pad" and (pads := _pads(*operands, eqn.params["padding_config"])):

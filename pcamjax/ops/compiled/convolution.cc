@@ -78,8 +78,12 @@ Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns,
 void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
               const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const Columns columns(out.c);
-  std::vector<float> shift(padded(out.c));
-  if (end.shift) std::copy_n(end.shift, out.c, shift.data());
+  const auto filled_up = [&](const float* values) {  // to whole vectors
+    std::vector<float> filled(padded(out.c));
+    if (values) std::copy_n(values, out.c, filled.data());
+    return filled;
+  };
+  const std::vector<float> shift = filled_up(end.shift), gain = filled_up(end.gain), offset = filled_up(end.offset);
   for (const Grid& grid : grids) {
     const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size(), run = run_of(in, grid);
     const int64_t taps = places / run, channels = in.c * run;
@@ -110,7 +114,10 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
             if (t == 0) finish.shift = shift.data() + block.from;
             if (t > 0) finish.added = to.data() + p;
             else if (end.added) finish.added = added.data() + p;
-            if (t + together >= taps) finish.low = end.low, finish.high = end.high;
+            if (t + together >= taps) {
+              finish.low = end.low, finish.high = end.high;
+              if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
+            }
             MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
                                           count, weights + t * channels * width, to.data() + p, block.columns, finish,
                                           zeros.data());
@@ -203,14 +210,13 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-ffi::Error finished(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
-                    ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> shift, ffi::Buffer<ffi::F32> limits,
-                    ffi::Buffer<ffi::F32> added, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
+                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
                     int64_t top, int64_t left) {
   auto k = kernel.dimensions();
   const Map in = map_of(x), out = map_of(*y);
   convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, out,
-           forward_grids(out, k[0], k[1], down, right, top, left), epilogue_of(scale, shift, limits, added));
+           forward_grids(out, k[0], k[1], down, right, top, left), epilogue_of(shift, limits, added, gain, offset));
   return ffi::Error::Success();
 }
 

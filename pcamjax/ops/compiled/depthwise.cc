@@ -10,7 +10,7 @@ namespace {
 template <int TAPS, int N>
 void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
            int64_t channels, int64_t c, const Finish& finish) {
-  const Vector low = Vector{} + finish.low, high = Vector{} + finish.high;
+  const Finish end = finish;
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
   for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
@@ -27,7 +27,7 @@ void strip(const float* const* sources, float* const* targets, int64_t count, co
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, clamp(sums[n], low, high));
+    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, end(sums[n], c + n * LANES));
   }
 }
 
@@ -46,7 +46,7 @@ constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
                const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
-  const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high};
+  const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high, end.gain, end.offset};
   parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
     for (const Grid& grid : grids) {
       const int64_t image = i / grids[0].rows, y = i % grids[0].rows, count = grid.columns;
@@ -105,15 +105,14 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-ffi::Error finished(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
-                    ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> shift, ffi::Buffer<ffi::F32> limits,
-                    ffi::Buffer<ffi::F32> added, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
+                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
                     int64_t top, int64_t left) {
   const Map in = map_of(x), out = map_of(*y);
   std::vector<float> scaled(9 * in.c);
   for (int64_t i = 0; i < 9 * in.c; ++i) scaled[i] = kernel.typed_data()[i] * scale.typed_data()[i % in.c];
   depthwise(pool, in, scaled.data(), out, forward_grids(out, 3, 3, down, right, top, left),
-            epilogue_of(scale, shift, limits, added));
+            epilogue_of(shift, limits, added, gain, offset));
   return ffi::Error::Success();
 }
 

@@ -10,7 +10,9 @@ struct Map {
   int64_t b, h, w, c;
 };
 
-inline Map map_of(ffi::Buffer<ffi::F32>& buffer) {
+using Array = ffi::Buffer<ffi::F32>;
+
+inline Map map_of(Array& buffer) {
   auto d = buffer.dimensions();
   return {buffer.typed_data(), d[0], d[1], d[2], d[3]};
 }
@@ -107,43 +109,46 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
-// What a forward convolution does to its sums: clamp(sum * scale + shift + added), by channel but for `added`, a map like
-// the output, or no elements.
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. They go by channel but
+// for `added`, a map like the output; it and the last two may have no elements.
 struct Epilogue {
-  const float *scale = nullptr, *shift = nullptr, *added = nullptr;
+  const float *shift = nullptr, *added = nullptr;
   float low = -INFINITY, high = INFINITY;
+  const float *gain = nullptr, *offset = nullptr;
 };
 
-inline Epilogue epilogue_of(ffi::Buffer<ffi::F32>& scale, ffi::Buffer<ffi::F32>& shift, ffi::Buffer<ffi::F32>& limits,
-                            ffi::Buffer<ffi::F32>& added) {
-  return {scale.typed_data(), shift.typed_data(), added.element_count() ? added.typed_data() : nullptr,
-          limits.typed_data()[0], limits.typed_data()[1]};
+inline Epilogue epilogue_of(Array& shift, Array& limits, Array& added, Array& gain, Array& offset) {
+  const auto data = [](Array& array) { return array.element_count() ? array.typed_data() : nullptr; };
+  return {data(shift), data(added), limits.typed_data()[0], limits.typed_data()[1], data(gain), data(offset)};
 }
 
 // The handlers of a convolution and of both of its gradients: two arrays in, one out; strides and pads before.
 inline auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Ret<ffi::Buffer<ffi::F32>>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
       .Attr<int64_t>("down")
       .Attr<int64_t>("right")
       .Attr<int64_t>("top")
       .Attr<int64_t>("left");
 }
 
-// The handler of a forward convolution with an epilogue: scale, shift, limits and added between kernel and result.
+// The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the
+// kernel.
 inline auto finished_binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Ret<ffi::Buffer<ffi::F32>>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
       .Attr<int64_t>("down")
       .Attr<int64_t>("right")
       .Attr<int64_t>("top")

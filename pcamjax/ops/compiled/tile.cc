@@ -37,20 +37,20 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
         for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
     }
   }
-  const Vector low = Vector{} + finish.low, high = Vector{} + finish.high;
+  const Finish end = finish;  // which no store can change
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     if (columns == N * LANES) {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         if (finish.added) sums[m][n] += load(finish.added[m] + n * LANES);
-        store(out[m] + n * LANES, clamp(sums[m][n], low, high));
+        store(out[m] + n * LANES, end(sums[m][n], n * LANES));
       }
     } else {
       float row[N * LANES] = {};
       if (finish.added) std::copy_n(finish.added[m], columns, row);
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) store(row + n * LANES, clamp(load(row + n * LANES) + sums[m][n], low, high));
+      for (int n = 0; n < N; ++n) store(row + n * LANES, end(load(row + n * LANES) + sums[m][n], n * LANES));
       std::copy_n(row, columns, out[m]);
     }
   }

@@ -120,18 +120,22 @@ inline void each_vector(int64_t channels, const Work& work) {
   if (channels % LANES) work(channels - LANES, number);
 }
 
-// What becomes of sums as they are stored: clamp(sum + shift + added), `shift` by column (filled up to whole vectors) and
-// `added` by row and column; either may be null. Without both and without limits it is the sum.
+// What becomes of sums as they are stored: clamp(sum + shift + added) * gain + offset. `added` goes by row and column, the
+// others by column, filled up to whole vectors; null pointers add and multiply nothing.
 struct Finish {
   const float* shift = nullptr;
   const float* const* added = nullptr;
   float low = -INFINITY, high = INFINITY;
-};
+  const float *gain = nullptr, *offset = nullptr;
 
-inline Vector clamp(Vector v, Vector low, Vector high) {  // nan stays nan
-  v = v < low ? low : v;
-  return v > high ? high : v;
-}
+  // Of a sum to which shift and what is added have been added.
+  Vector operator()(Vector sum, int64_t column) const {
+    const Vector least = Vector{} + low, most = Vector{} + high;
+    sum = sum < least ? least : sum;  // nan stays nan
+    sum = sum > most ? most : sum;
+    return gain ? sum * load(gain + column) + load(offset + column) : sum;
+  }
+};
 
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //

@@ -148,6 +148,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     for (int64_t p = 0; p < INS * count; ++p) rows[p] = places + p * in.c;
     read_positions(out, writes, first, count, sink, targets.data());
     std::vector<float*> sums(INS * count);
+    const Finish finish{nullptr, nullptr, end.low, end.high, end.gain, end.offset};
     for (const auto& block : columns.list) {
       const int64_t width = block.columns, together = MAX_M[block.vectors];
       for (int64_t p = 0; p < INS * count; ++p) sums[p] = products + p * width;
@@ -162,13 +163,12 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
           Vector from[INS], to[OUTS];
           for (int place = 0; place < INS; ++place) from[place] = load(sums[place * count + p] + f);
           both_axes<IN, OUT>(from, to, transform_output);
-          const Vector low = Vector{} + end.low, high = Vector{} + end.high;
           for (int j = 0; j < OUTS; ++j) {
             if (targets[j * count + p] == sink) continue;
             float* target = const_cast<float*>(targets[j * count + p]) + block.from + f;
             if (end.shift) to[j] += load(end.shift + block.from + f);
             if (end.added) to[j] += load(end.added + (target - out.data));
-            store(target, clamp(to[j], low, high));
+            store(target, finish(to[j], block.from + f));
           }
         }
     }
@@ -226,13 +226,12 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-ffi::Error finished(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
-                    ffi::Buffer<ffi::F32> scale, ffi::Buffer<ffi::F32> shift, ffi::Buffer<ffi::F32> limits,
-                    ffi::Buffer<ffi::F32> added, ffi::ResultBuffer<ffi::F32> y, int64_t, int64_t, int64_t top,
-                    int64_t left) {
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
+                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t, int64_t,
+                    int64_t top, int64_t left) {
   const Map in = map_of(x), out = map_of(*y);
   convolve(pool, in, {kernel.typed_data(), 3, 3, in.c, out.c, false, scale.typed_data()}, out, top, left,
-           epilogue_of(scale, shift, limits, added));
+           epilogue_of(shift, limits, added, gain, offset));
   return ffi::Error::Success();
 }
 
