@@ -51,8 +51,7 @@ def finished_kind(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"],
 
 def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads,
              scale: Float[Array, " f"], shift: Float[Array, " f"], added: Float[Array, "..."],
-             limits: tuple[Float[Array, ""], Float[Array, ""]], gain: Float[Array, "..."], offset: Float[Array, "..."]
-             ) -> Float[Array, "b oh ow f"]:
+             limits: Float[Array, "2"], gain: Float[Array, "..."], offset: Float[Array, "..."]) -> Float[Array, "b oh ow f"]:
     """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass, on a CPU by a compiled kernel alone.
 
     `added` has the shape of the result, `gain` and `offset` that of `scale`; without elements they are left out, and
@@ -60,7 +59,7 @@ def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], stri
     """
     shape = (len(x), *_size(x, kernel, strides, pads), kernel.shape[-1])
     return compiled.call(f"pcamjax_{finished_kind(x, kernel, strides, pads)}_finished", shape, x, kernel, scale, shift,
-                         jnp.stack(limits), added, gain, offset, **_geometry(strides, pads))
+                         limits, added, gain, offset, **_geometry(strides, pads))
 
 
 def _pads(x, kernel, strides, padding):

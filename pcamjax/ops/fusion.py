@@ -58,7 +58,7 @@ class _Waiting:
 
         def on_cpu():
             return finished(self.x, self.kernel, self.strides, self.pads, self.scale, self.shift,
-                            nothing if self.added is None else self.added, self.limits or (-np.inf, np.inf),
+                            nothing if self.added is None else self.added, jnp.stack(self.limits or (-jnp.inf, jnp.inf)),
                             *(self.after or (nothing, nothing)))
 
         return lax.platform_dependent(cpu=on_cpu, default=self.plain)
@@ -69,7 +69,7 @@ class _Waiting:
         if np.shape(other) in ((), (1, 1, 1, self.kernel.shape[-1])) and (
                 name in ("add", "mul") or name == "sub" and left is self):
             factor, term = (other, 0) if name == "mul" else (1, other if name == "add" else -other)
-            factor, term = (jnp.broadcast_to(jnp.ravel(value), self.scale.shape) for value in (factor, term))
+            factor, term = (jnp.full_like(self.scale, jnp.ravel(value)) for value in (factor, term))
             if self.limits or self.added is not None:
                 gain, offset = self.after or (1, 0)
                 return replace(self, after=(gain * factor, offset * factor + term))
@@ -144,11 +144,12 @@ def _bind(eqn: JaxprEqn, operands: list[Any]) -> Any:
     return eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
 
 
-def _complete(value: Any) -> Array:
+def _complete(value: Any) -> Any:
+    """A value that waits no longer."""
     return value.compute() if isinstance(value, _Waiting | _Padded) else value
 
 
-def _pads(x: Array, value: Any, edges: tuple[tuple[int, int, int], ...]) -> Pads | None:
+def _pads(x: Array, value: Any, edges: Any) -> Pads | None:
     """The zeros before and after the rows and columns of a map, None if it is not these alone that are added."""
     if x.ndim != 4 or isinstance(value, jax.core.Tracer) or value != 0 or min(map(min, edges)) < 0:
         return None
