@@ -51,11 +51,12 @@ def finished_kind(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"],
 
 def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads,
              scale: Float[Array, " f"], shift: Float[Array, " f"], added: Float[Array, "..."],
-             limits: Float[Array, "2"], gain: Float[Array, "..."], offset: Float[Array, "..."]) -> Float[Array, "b oh ow f"]:
-    """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass, on a CPU by a compiled kernel alone.
+             limits: Float[Array, "2"], gain: Float[Array, "..."], offset: Float[Array, "..."]
+             ) -> Float[Array, "b oh ow f"]:
+    """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass by a kernel of `finished_kind`.
 
     `added` has the shape of the result, `gain` and `offset` that of `scale`; without elements they are left out, and
-    to a depthwise convolution nothing can be added.
+    to a depthwise convolution nothing can be added. On a CPU alone, and not differentiable.
     """
     shape = (len(x), *_size(x, kernel, strides, pads), kernel.shape[-1])
     return compiled.call(f"pcamjax_{finished_kind(x, kernel, strides, pads)}_finished", shape, x, kernel, scale, shift,

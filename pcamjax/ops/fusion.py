@@ -1,4 +1,4 @@
-"""What follows a convolution in inference, done by the convolution itself: on a CPU each pass over a map costs memory's time.
+"""What follows a convolution in inference, done by the convolution itself: each pass over a map costs a CPU time.
 
 A function is traced, and its program evaluated once more with convolutions that wait: bias, BatchNorm by stored
 statistics, a map that is added and ReLU are taken up until something else wants the map. An accelerator's compiler does
@@ -55,10 +55,11 @@ class _Waiting:
     def compute(self) -> Array:
         """The map."""
         nothing = jnp.zeros(0)
+        added = nothing if self.added is None else self.added
+        limits = jnp.stack(self.limits or (-jnp.inf, jnp.inf))
 
-        def on_cpu():
-            return finished(self.x, self.kernel, self.strides, self.pads, self.scale, self.shift,
-                            nothing if self.added is None else self.added, jnp.stack(self.limits or (-jnp.inf, jnp.inf)),
+        def on_cpu() -> Array:
+            return finished(self.x, self.kernel, self.strides, self.pads, self.scale, self.shift, added, limits,
                             *(self.after or (nothing, nothing)))
 
         return lax.platform_dependent(cpu=on_cpu, default=self.plain)
@@ -119,6 +120,7 @@ def _evaluate(jaxpr: Jaxpr, inputs: list[Any]) -> list[Any]:
 
 
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
+    """The results of an operation, calls as if they stood in the program; the last operand that waits may take it up."""
     name = eqn.primitive.name
     if name in CALLS:
         called = eqn.params[CALLS[name]]
@@ -127,9 +129,9 @@ def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
         return _evaluate(called.jaxpr, [*called.consts, *operands])
     if name == "name":  # only for what is differentiated
         return operands
-    waiting = [operand for operand in operands if isinstance(operand, _Waiting)][-1:]
-    operands = [operand if operand in waiting else _complete(operand) for operand in operands]
-    if waiting and len(operands) == 2 and (after := waiting[0].then(eqn, *operands)):
+    last = next((operand for operand in reversed(operands) if isinstance(operand, _Waiting)), None)
+    operands = [operand if operand is last else _complete(operand) for operand in operands]
+    if last and len(operands) == 2 and (after := last.then(eqn, *operands)):
         return [replace(after, plain=partial(_bind, eqn, operands))]
     operands = [_complete(operand) for operand in operands]
     if name == "pad" and (pads := _pads(*operands, eqn.params["padding_config"])):
@@ -160,10 +162,11 @@ def _pads(x: Array, value: Any, edges: Any) -> Pads | None:
 
 def _native(called: ClosedJaxpr) -> dict[str, Any] | None:
     """The parameters of what a convolution of ours is on an accelerator, None if it is none."""
-    last = called.eqns[-1] if called.eqns else None
-    if last is not None and last.primitive.name == "cond":
-        default = last.params["branches"][-1].eqns[-1:]
-        return default[0].params if default and default[0].primitive.name == "conv_general_dilated" else None
+    for choice in called.eqns[-1:]:
+        if choice.primitive.name == "cond":
+            for eqn in choice.params["branches"][-1].eqns[-1:]:
+                if eqn.primitive.name == "conv_general_dilated":
+                    return eqn.params
     return None
 
 

@@ -9,7 +9,6 @@ import pytest
 from flax import linen as nn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from pcamjax.models import MODELS, model_input, model_spec
@@ -24,7 +23,7 @@ from pcamjax.training.step import make_forward
 CHANNELS = st.sampled_from([1, 3, 8, 16, 17, 24, 32, 40, 48, 96])
 SIZES = st.integers(1, 13)
 PADDINGS = st.sampled_from(["SAME", "VALID"])
-CASES = settings(max_examples=25, deadline=None, derandomize=True)
+CASES = settings(max_examples=12, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +71,8 @@ def chain(x, kernel, added, bias, *statistics, convolution, activation, last, or
 ACTIVATIONS = {"none": lambda x: x, "relu": nn.relu, "relu6": lambda x: jnp.clip(x, 0, 6)}
 
 
-def assert_chain_is_fused(kind, size, kernel_shape, c, strides, padding, activation, order, residual, images=2, **options):
+def assert_chain_is_fused(kind, size, kernel_shape, c, strides, padding, activation, order, residual, images=2,
+                          **options):
     f = kernel_shape[-1]
     ours = convolve_depthwise if kind == "depthwise" else convolve
     convolution = partial(ours, strides=strides, padding=padding)
@@ -122,7 +122,8 @@ def test_depthwise(size, c, strides, padding, activation, order):
 
 
 def test_padding_is_left_to_the_convolution():
-    layers = nn.Sequential([ZeroPad(0, 1), DepthwiseConv((2, 2), "VALID"), ZeroPad(2, 1), Conv(8, (3, 3), padding="VALID")])
+    layers = nn.Sequential([ZeroPad(0, 1), DepthwiseConv((2, 2), "VALID"), ZeroPad(2, 1),
+                            Conv(8, (3, 3), padding="VALID")])
     x = draw(2, 8, 9, 16)
     variables = layers.init(jax.random.key(0), x)
     assert_same(lambda x: layers.apply(variables, x), x,
@@ -211,4 +212,4 @@ def test_networks(name):
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     kernels = called(make_forward(name), variables, images)
-    assert not {"pcamjax_convolve", "pcamjax_winograd", "pcamjax_depthwise"} & set(kernels)
+    assert not {"pcamjax_convolve", "pcamjax_winograd"} & set(kernels)
