@@ -120,7 +120,7 @@ def _evaluate(jaxpr: Jaxpr, inputs: list[Any]) -> list[Any]:
 
 
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
-    """The results of an operation, calls as if they stood in the program; the last operand that waits may take it up."""
+    """The results of an operation, calls as if they stood here; the last operand that waits may take it up."""
     name = eqn.primitive.name
     if name in CALLS:
         called = eqn.params[CALLS[name]]
