@@ -5,19 +5,22 @@
 namespace pcamjax {
 namespace {
 
-// One row of positions of a grid: to[p] = clamp(shift + sum_t sources[t][p] * kernel[taps[t]]), in N vectors of channels
-// from c on.
+// Positions side by side in a row that read the same taps of the map, tap t of position p at sources[t] + p * right, and
+// are written to `out` + p * step: finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
 template <int TAPS, int N>
-void strip(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
-           int64_t channels, int64_t c, const Finish& finish) {
-  const Finish end = finish;
+void strip(const float* const* sources, int64_t right, float* out, int64_t step, int64_t count, const float* kernel,
+           const int64_t* taps, int64_t channels, int64_t c, const Finish& finish) {
+  const Finish end = finish;  // which no store can change
+  const float* from[TAPS + 1];
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
   for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
 #pragma GCC unroll 9
-  for (int t = 0; t < TAPS; ++t)
+  for (int t = 0; t < TAPS; ++t) {
+    from[t] = sources[t] + c;
 #pragma GCC unroll 2
     for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + taps[t] * channels + c + n * LANES);
+  }
   for (int64_t p = 0; p < count; ++p) {
     Vector sums[N];
 #pragma GCC unroll 2
@@ -25,20 +28,22 @@ void strip(const float* const* sources, float* const* targets, int64_t count, co
 #pragma GCC unroll 9
     for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[n] += load(sources[t * count + p] + c + n * LANES) * weights[t][n];
+      for (int n = 0; n < N; ++n) sums[n] += load(from[t] + p * right + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(targets[p] + c + n * LANES, end(sums[n], c + n * LANES));
+    for (int n = 0; n < N; ++n) store(out + p * step + c + n * LANES, end(sums[n], c + n * LANES));
   }
 }
 
 template <int TAPS>
-void row(const float* const* sources, float* const* targets, int64_t count, const float* kernel, const int64_t* taps,
-         int64_t channels, const Finish& finish) {
+void row(const float* const* sources, int64_t right, float* out, int64_t step, int64_t count, const float* kernel,
+         const int64_t* taps, int64_t channels, const Finish& finish) {
+  const auto by = [&]<int N>(int64_t c) {
+    strip<TAPS, N>(sources, right, out, step, count, kernel, taps, channels, c, finish);
+  };
   int64_t c = 0;
-  for (; c + 2 * LANES <= channels; c += 2 * LANES)
-    strip<TAPS, 2>(sources, targets, count, kernel, taps, channels, c, finish);
-  if (c + LANES <= channels) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, c, finish);
-  if (channels % LANES) strip<TAPS, 1>(sources, targets, count, kernel, taps, channels, channels - LANES, finish);
+  for (; c + 2 * LANES <= channels; c += 2 * LANES) by.template operator()<2>(c);
+  if (c + LANES <= channels) by.template operator()<1>(c);
+  if (channels % LANES) by.template operator()<1>(channels - LANES);
 }
 
 constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row<5>, row<6>, row<7>, row<8>, row<9>};
@@ -49,15 +54,28 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
   const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high, end.gain, end.offset};
   parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
     for (const Grid& grid : grids) {
-      const int64_t image = i / grids[0].rows, y = i % grids[0].rows, count = grid.columns;
+      const int64_t image = i / grids[0].rows, y = i % grids[0].rows;
       if (y >= grid.rows) continue;
-      std::vector<const float*> sources(9 * count);
-      std::vector<float*> targets(count);
-      const int64_t first = (image * grid.rows + y) * count;
-      read_positions(in, grid, first, count, zeros.data(), sources.data());
-      write_positions(out, grid, first, count, targets.data());
-      ROW[grid.taps.size()](sources.data(), targets.data(), count, kernel, grid.taps.data(), in.c,
-                             finish);
+      float* const to = out.data + ((image * out.h + grid.row_from + y * grid.step_down) * out.w + grid.column_from) * in.c;
+      const auto columns = [&](int64_t x, int64_t count) {
+        const float* sources[9];
+        int64_t taps[9], inside = 0;
+        for (size_t t = 0; t < grid.taps.size(); ++t) {
+          const int64_t row = y * grid.down + grid.row_offsets[t], column = x * grid.right + grid.column_offsets[t];
+          if (row < 0 || row >= in.h || column < 0 || column >= in.w) continue;
+          sources[inside] = in.data + ((image * in.h + row) * in.w + column) * in.c;
+          taps[inside++] = grid.taps[t];
+        }
+        ROW[inside](sources, grid.right * in.c, to + x * grid.step_right * in.c, grid.step_right * in.c, count, kernel,
+                    taps, in.c, finish);
+      };
+      int64_t left = 0, right = 0;  // how far taps lie to both sides
+      for (int64_t offset : grid.column_offsets) left = std::max(left, -offset), right = std::max(right, offset);
+      const int64_t first = std::min(ceil_div(left, grid.right), grid.columns),
+                    last = std::clamp((in.w - 1 - right + grid.right) / grid.right, first, grid.columns);
+      for (int64_t x = 0; x < first; ++x) columns(x, 1);
+      if (first < last) columns(first, last - first);
+      for (int64_t x = last; x < grid.columns; ++x) columns(x, 1);
     }
   });
 }
