@@ -22,7 +22,8 @@ int64_t run_of(const Map& in, const Grid& grid) {
   return run;
 }
 
-// As `read_positions`, for each run of taps: sources[run's number * count + i]. Runs that the map's edge cuts are copied.
+// As `read_positions`, for each run of taps: sources[run's number * count + i]. Runs that an edge of the map cuts are
+// copied.
 void read_runs(const Map& in, const Grid& grid, int64_t run, int64_t first, int64_t count, const float* zeros,
                const float** sources, std::vector<float>& copies) {
   if (run == 1) return read_positions(in, grid, first, count, zeros, sources);
@@ -36,10 +37,11 @@ void read_runs(const Map& in, const Grid& grid, int64_t run, int64_t first, int6
   read_positions(in, starts, first, count, zeros, sources);
   const int64_t runs = starts.taps.size(), length = run * in.c;
   copies.resize(runs * count * length);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t x = (first + i) % grid.columns * grid.right + grid.column_offsets[0];
+  int64_t column = first % grid.columns, row = first / grid.columns;
+  for (int64_t i = 0; i < count; ++i, column = column + 1 == grid.columns ? ++row, 0 : column + 1) {
+    const int64_t x = column * grid.right + grid.column_offsets[0];
     if (0 <= x && x + run <= in.w) continue;
-    const int64_t row = (first + i) / grid.columns, y0 = row % grid.rows * grid.down, image = row / grid.rows;
+    const int64_t y0 = row % grid.rows * grid.down, image = row / grid.rows;
     for (int64_t r = 0; r < runs; ++r) {
       const int64_t y = y0 + starts.row_offsets[r];
       float* to = copies.data() + (r * count + i) * length;

@@ -5,8 +5,8 @@
 namespace pcamjax {
 namespace {
 
-// Positions side by side in a row that read the same taps of the map, tap t of position p at sources[t] + p * right, and
-// are written to `out` + p * step: finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
+// Positions side by side in a row that read the same taps of the map, tap t of position p at sources[t] + p * right; they
+// are written to out + p * step: finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
 template <int TAPS, int N>
 void strip(const float* const* sources, int64_t right, float* out, int64_t step, int64_t count, const float* kernel,
            const int64_t* taps, int64_t channels, int64_t c, const Finish& finish) {
@@ -56,7 +56,8 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
     for (const Grid& grid : grids) {
       const int64_t image = i / grids[0].rows, y = i % grids[0].rows;
       if (y >= grid.rows) continue;
-      float* const to = out.data + ((image * out.h + grid.row_from + y * grid.step_down) * out.w + grid.column_from) * in.c;
+      const int64_t row = image * out.h + grid.row_from + y * grid.step_down;
+      float* const to = out.data + (row * out.w + grid.column_from) * out.c;
       const auto columns = [&](int64_t x, int64_t count) {
         const float* sources[9];
         int64_t taps[9], inside = 0;
@@ -66,8 +67,8 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
           sources[inside] = in.data + ((image * in.h + row) * in.w + column) * in.c;
           taps[inside++] = grid.taps[t];
         }
-        ROW[inside](sources, grid.right * in.c, to + x * grid.step_right * in.c, grid.step_right * in.c, count, kernel,
-                    taps, in.c, finish);
+        ROW[inside](sources, grid.right * in.c, to + x * grid.step_right * out.c, grid.step_right * out.c, count, kernel,
+                    taps, out.c, finish);
       };
       int64_t left = 0, right = 0;  // how far taps lie to both sides
       for (int64_t offset : grid.column_offsets) left = std::max(left, -offset), right = std::max(right, offset);
