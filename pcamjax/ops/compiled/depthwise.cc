@@ -5,21 +5,29 @@
 namespace pcamjax {
 namespace {
 
-// Positions side by side in a row that read the same taps of the map, tap t of position p at sources[t] + p * right; they
-// are written to out + p * step: finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
+// Positions side by side in a row that read the same taps of the map: tap t of position p lies at sources[t] + p * right,
+// and what it makes at out + p * step.
+struct Span {
+  const float* sources[9];
+  int64_t taps[9], inside = 0, right, step, count;
+  float* out;
+};
+
+// finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
 template <int TAPS, int N>
-void strip(const float* const* sources, int64_t right, float* out, int64_t step, int64_t count, const float* kernel,
-           const int64_t* taps, int64_t channels, int64_t c, const Finish& finish) {
+void strip(const Span& span, const float* kernel, int64_t channels, int64_t c, const Finish& finish) {
   const Finish end = finish;  // which no store can change
+  const int64_t right = span.right, step = span.step, count = span.count;
+  float* const out = span.out + c;
   const float* from[TAPS + 1];
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
   for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
 #pragma GCC unroll 9
   for (int t = 0; t < TAPS; ++t) {
-    from[t] = sources[t] + c;
+    from[t] = span.sources[t] + c;
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + taps[t] * channels + c + n * LANES);
+    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + span.taps[t] * channels + c + n * LANES);
   }
   for (int64_t p = 0; p < count; ++p) {
     Vector sums[N];
@@ -30,54 +38,51 @@ void strip(const float* const* sources, int64_t right, float* out, int64_t step,
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) sums[n] += load(from[t] + p * right + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(out + p * step + c + n * LANES, end(sums[n], c + n * LANES));
+    for (int n = 0; n < N; ++n) store(out + p * step + n * LANES, end(sums[n], c + n * LANES));
   }
 }
 
-template <int TAPS>
-void row(const float* const* sources, int64_t right, float* out, int64_t step, int64_t count, const float* kernel,
-         const int64_t* taps, int64_t channels, const Finish& finish) {
-  const auto by = [&]<int N>(int64_t c) {
-    strip<TAPS, N>(sources, right, out, step, count, kernel, taps, channels, c, finish);
-  };
-  int64_t c = 0;
-  for (; c + 2 * LANES <= channels; c += 2 * LANES) by.template operator()<2>(c);
-  if (c + LANES <= channels) by.template operator()<1>(c);
-  if (channels % LANES) by.template operator()<1>(channels - LANES);
-}
-
-constexpr decltype(&row<9>) ROW[] = {row<0>, row<1>, row<2>, row<3>, row<4>, row<5>, row<6>, row<7>, row<8>, row<9>};
+using Strip = decltype(&strip<9, 1>);
+template <int N>
+constexpr Strip STRIP[] = {strip<0, N>, strip<1, N>, strip<2, N>, strip<3, N>, strip<4, N>,
+                           strip<5, N>, strip<6, N>, strip<7, N>, strip<8, N>, strip<9, N>};
 
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
                const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
   const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high, end.gain, end.offset};
   parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
+    std::vector<Span> spans;
     for (const Grid& grid : grids) {
       const int64_t image = i / grids[0].rows, y = i % grids[0].rows;
       if (y >= grid.rows) continue;
       const int64_t row = image * out.h + grid.row_from + y * grid.step_down;
-      float* const to = out.data + (row * out.w + grid.column_from) * out.c;
-      const auto columns = [&](int64_t x, int64_t count) {
-        const float* sources[9];
-        int64_t taps[9], inside = 0;
+      const auto add = [&](int64_t x, int64_t count) {
+        Span& span = spans.emplace_back();
+        span.right = grid.right * in.c, span.step = grid.step_right * out.c, span.count = count;
+        span.out = out.data + (row * out.w + grid.column_from + x * grid.step_right) * out.c;
         for (size_t t = 0; t < grid.taps.size(); ++t) {
-          const int64_t row = y * grid.down + grid.row_offsets[t], column = x * grid.right + grid.column_offsets[t];
-          if (row < 0 || row >= in.h || column < 0 || column >= in.w) continue;
-          sources[inside] = in.data + ((image * in.h + row) * in.w + column) * in.c;
-          taps[inside++] = grid.taps[t];
+          const int64_t y_in = y * grid.down + grid.row_offsets[t], x_in = x * grid.right + grid.column_offsets[t];
+          if (y_in < 0 || y_in >= in.h || x_in < 0 || x_in >= in.w) continue;
+          span.sources[span.inside] = in.data + ((image * in.h + y_in) * in.w + x_in) * in.c;
+          span.taps[span.inside++] = grid.taps[t];
         }
-        ROW[inside](sources, grid.right * in.c, to + x * grid.step_right * out.c, grid.step_right * out.c, count, kernel,
-                    taps, out.c, finish);
       };
       int64_t left = 0, right = 0;  // how far taps lie to both sides
       for (int64_t offset : grid.column_offsets) left = std::max(left, -offset), right = std::max(right, offset);
       const int64_t first = std::min(ceil_div(left, grid.right), grid.columns),
                     last = std::clamp((in.w - 1 - right + grid.right) / grid.right, first, grid.columns);
-      for (int64_t x = 0; x < first; ++x) columns(x, 1);
-      if (first < last) columns(first, last - first);
-      for (int64_t x = last; x < grid.columns; ++x) columns(x, 1);
+      for (int64_t x = 0; x < first; ++x) add(x, 1);
+      if (first < last) add(first, last - first);
+      for (int64_t x = last; x < grid.columns; ++x) add(x, 1);
     }
+    const auto by = [&]<int N>(int64_t c) {
+      for (const Span& span : spans) STRIP<N>[span.inside](span, kernel, in.c, c, finish);
+    };
+    int64_t c = 0;
+    for (; c + 2 * LANES <= in.c; c += 2 * LANES) by.template operator()<2>(c);
+    if (c + LANES <= in.c) by.template operator()<1>(c);
+    if (in.c % LANES) by.template operator()<1>(in.c - LANES);
   });
 }
 

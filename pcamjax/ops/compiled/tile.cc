@@ -9,10 +9,6 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
               float* const* out, int64_t columns, const Finish& finish, const float* zeros) {
   Vector sums[M][N];
 #pragma GCC unroll 16
-  for (int m = 0; m < M; ++m)  // what is written comes from memory while the sums are made
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) __builtin_prefetch(out[m] + n * LANES, 1);
-#pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sums[m][n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
