@@ -5,41 +5,49 @@
 namespace pcamjax {
 namespace {
 
-// Positions side by side in a row that read the same taps of the map: tap t of position p lies at sources[t] + p * right,
-// and what it makes at out + p * step.
-struct Span {
+// The positions of one row of a grid: where each reads its taps, and writes. At the first and the last of them taps may lie
+// beyond the map's edge, where zeros are; from the others to their neighbours it is `right` and `step` floats.
+struct Place {
   const float* sources[9];
-  int64_t taps[9], inside = 0, right, step, count;
   float* out;
+};
+
+struct Row {
+  int64_t taps[9], count = 0;  // those that lie in the map's rows
+  std::vector<Place> edges;
+  Place inside;
+  int64_t positions, right, step;
 };
 
 // finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
 template <int TAPS, int N>
-void strip(const Span& span, const float* kernel, int64_t channels, int64_t c, const Finish& finish) {
+void strip(const Row& row, const float* kernel, int64_t channels, int64_t c, const Finish& finish) {
   const Finish end = finish;  // which no store can change
-  const int64_t right = span.right, step = span.step, count = span.count;
-  float* const out = span.out + c;
-  const float* from[TAPS + 1];
+  const int64_t right = row.right, step = row.step, positions = row.positions;
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
   for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
 #pragma GCC unroll 9
-  for (int t = 0; t < TAPS; ++t) {
-    from[t] = span.sources[t] + c;
+  for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + span.taps[t] * channels + c + n * LANES);
-  }
-  for (int64_t p = 0; p < count; ++p) {
+    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + row.taps[t] * channels + c + n * LANES);
+  const auto at = [&](const float* const* sources, int64_t beyond, float* out) {
     Vector sums[N];
 #pragma GCC unroll 2
     for (int n = 0; n < N; ++n) sums[n] = shift[n];
 #pragma GCC unroll 9
     for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[n] += load(from[t] + p * right + n * LANES) * weights[t][n];
+      for (int n = 0; n < N; ++n) sums[n] += load(sources[t] + beyond + n * LANES) * weights[t][n];
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(out + p * step + n * LANES, end(sums[n], c + n * LANES));
-  }
+    for (int n = 0; n < N; ++n) store(out + n * LANES, end(sums[n], c + n * LANES));
+  };
+  for (const Place& edge : row.edges) at(edge.sources, c, edge.out + c);
+  const float* from[TAPS + 1];
+#pragma GCC unroll 9
+  for (int t = 0; t < TAPS; ++t) from[t] = row.inside.sources[t] + c;
+  float* const out = row.inside.out + c;
+  for (int64_t p = 0; p < positions; ++p) at(from, p * right, out + p * step);
 }
 
 using Strip = decltype(&strip<9, 1>);
@@ -47,42 +55,52 @@ template <int N>
 constexpr Strip STRIP[] = {strip<0, N>, strip<1, N>, strip<2, N>, strip<3, N>, strip<4, N>,
                            strip<5, N>, strip<6, N>, strip<7, N>, strip<8, N>, strip<9, N>};
 
+Row row_of(const Map& in, const Map& out, const Grid& grid, int64_t image, int64_t y, const float* zeros) {
+  Row row;
+  row.right = grid.right * in.c, row.step = grid.step_right * out.c;
+  int64_t first = 0, last = grid.columns;  // the columns all of whose taps lie in the map
+  std::vector<int64_t> rows, columns;
+  for (size_t t = 0; t < grid.taps.size(); ++t) {
+    const int64_t y_in = y * grid.down + grid.row_offsets[t], offset = grid.column_offsets[t];
+    if (y_in < 0 || y_in >= in.h) continue;
+    row.taps[row.count++] = grid.taps[t];
+    rows.push_back((image * in.h + y_in) * in.w);
+    columns.push_back(offset);
+    while (first < grid.columns && first * grid.right + offset < 0) ++first;
+    while (last > 0 && (last - 1) * grid.right + offset >= in.w) --last;
+  }
+  last = std::max(first, last);
+  const auto place = [&](int64_t x) {
+    Place at;
+    for (int64_t t = 0; t < row.count; ++t) {
+      const int64_t column = x * grid.right + columns[t];
+      at.sources[t] = 0 <= column && column < in.w ? in.data + (rows[t] + column) * in.c : zeros;
+    }
+    const int64_t y_out = image * out.h + grid.row_from + y * grid.step_down;
+    at.out = out.data + (y_out * out.w + grid.column_from + x * grid.step_right) * out.c;
+    return at;
+  };
+  for (int64_t x = 0; x < first; ++x) row.edges.push_back(place(x));
+  for (int64_t x = last; x < grid.columns; ++x) row.edges.push_back(place(x));
+  row.inside = place(first), row.positions = last - first;
+  return row;
+}
+
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
                const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
   const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high, end.gain, end.offset};
   parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
-    std::vector<Span> spans;
     for (const Grid& grid : grids) {
       const int64_t image = i / grids[0].rows, y = i % grids[0].rows;
       if (y >= grid.rows) continue;
-      const int64_t row = image * out.h + grid.row_from + y * grid.step_down;
-      const auto add = [&](int64_t x, int64_t count) {
-        Span& span = spans.emplace_back();
-        span.right = grid.right * in.c, span.step = grid.step_right * out.c, span.count = count;
-        span.out = out.data + (row * out.w + grid.column_from + x * grid.step_right) * out.c;
-        for (size_t t = 0; t < grid.taps.size(); ++t) {
-          const int64_t y_in = y * grid.down + grid.row_offsets[t], x_in = x * grid.right + grid.column_offsets[t];
-          if (y_in < 0 || y_in >= in.h || x_in < 0 || x_in >= in.w) continue;
-          span.sources[span.inside] = in.data + ((image * in.h + y_in) * in.w + x_in) * in.c;
-          span.taps[span.inside++] = grid.taps[t];
-        }
-      };
-      int64_t left = 0, right = 0;  // how far taps lie to both sides
-      for (int64_t offset : grid.column_offsets) left = std::max(left, -offset), right = std::max(right, offset);
-      const int64_t first = std::min(ceil_div(left, grid.right), grid.columns),
-                    last = std::clamp((in.w - 1 - right + grid.right) / grid.right, first, grid.columns);
-      for (int64_t x = 0; x < first; ++x) add(x, 1);
-      if (first < last) add(first, last - first);
-      for (int64_t x = last; x < grid.columns; ++x) add(x, 1);
+      const Row row = row_of(in, out, grid, image, y, zeros.data());
+      const auto by = [&]<int N>(int64_t c) { STRIP<N>[row.count](row, kernel, in.c, c, finish); };
+      int64_t c = 0;
+      for (; c + 2 * LANES <= in.c; c += 2 * LANES) by.template operator()<2>(c);
+      if (c + LANES <= in.c) by.template operator()<1>(c);
+      if (in.c % LANES) by.template operator()<1>(in.c - LANES);
     }
-    const auto by = [&]<int N>(int64_t c) {
-      for (const Span& span : spans) STRIP<N>[span.inside](span, kernel, in.c, c, finish);
-    };
-    int64_t c = 0;
-    for (; c + 2 * LANES <= in.c; c += 2 * LANES) by.template operator()<2>(c);
-    if (c + LANES <= in.c) by.template operator()<1>(c);
-    if (in.c % LANES) by.template operator()<1>(in.c - LANES);
   });
 }
 
