@@ -7,11 +7,13 @@ namespace {
 template <int M, int N>
 void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
               float* const* out, int64_t columns, const Finish& finish, const float* zeros) {
-  Vector sums[M][N];
+  Vector sums[M][N], shift[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) shift[n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
+    for (int n = 0; n < N; ++n) sums[m][n] = shift[n];
   for (int t = 0; t < taps; ++t, rows += row_step) {
     const float* a[M];
 #pragma GCC unroll 16
@@ -32,6 +34,13 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
     }
+  }
+  if (columns == N * LANES && finish.is_plain()) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) store(out[m] + n * LANES, sums[m][n]);
+    return;
   }
   const Finish end = finish;  // which no store can change
 #pragma GCC unroll 16

@@ -128,11 +128,14 @@ struct Finish {
   float low = -INFINITY, high = INFINITY;
   const float *gain = nullptr, *offset = nullptr;
 
+  // Whether sums with their shift are stored as they are.
+  bool is_plain() const { return !added && !gain && low == -INFINITY && high == INFINITY; }
+
   // Of a sum to which shift and what is added have been added.
   Vector operator()(Vector sum, int64_t column) const {
     const Vector least = Vector{} + low, most = Vector{} + high;
-    sum = sum < least ? least : sum;  // nan stays nan
-    sum = sum > most ? most : sum;
+    if (low > -INFINITY) sum = sum < least ? least : sum;  // nan stays nan
+    if (high < INFINITY) sum = sum > most ? most : sum;
     return gain ? sum * load(gain + column) + load(offset + column) : sum;
   }
 };

@@ -163,10 +163,11 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
           Vector from[INS], to[OUTS];
           for (int place = 0; place < INS; ++place) from[place] = load(sums[place * count + p] + f);
           both_axes<IN, OUT>(from, to, transform_output);
+          if (end.shift)
+            for (Vector& sum : to) sum += load(end.shift + block.from + f);
           for (int j = 0; j < OUTS; ++j) {
             if (targets[j * count + p] == sink) continue;
             float* target = const_cast<float*>(targets[j * count + p]) + block.from + f;
-            if (end.shift) to[j] += load(end.shift + block.from + f);
             if (end.added) to[j] += load(end.added + (target - out.data));
             store(target, finish(to[j], block.from + f));
           }
