@@ -109,8 +109,8 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
-// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. They go by channel but
-// for `added`, a map like the output; it and the last two may have no elements.
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale is the kernel's,
+// `added` a map like the output, the others go by channel; null pointers add and multiply nothing.
 struct Epilogue {
   const float *shift = nullptr, *added = nullptr;
   float low = -INFINITY, high = INFINITY;
@@ -135,8 +135,8 @@ inline auto binding() {
       .Attr<int64_t>("left");
 }
 
-// The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the
-// kernel.
+// The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the kernel;
+// the last three may have no elements.
 inline auto finished_binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()

@@ -120,8 +120,8 @@ inline void each_vector(int64_t channels, const Work& work) {
   if (channels % LANES) work(channels - LANES, number);
 }
 
-// What becomes of sums as they are stored: clamp(sum + shift + added) * gain + offset. `added` goes by row and column, the
-// others by column, filled up to whole vectors; null pointers add and multiply nothing.
+// What becomes of sums as they are stored: clamp(sum + shift + added) * gain + offset. `added` goes by row and column,
+// the others by column, filled up to whole vectors; null pointers add and multiply nothing.
 struct Finish {
   const float* shift = nullptr;
   const float* const* added = nullptr;
