@@ -109,8 +109,8 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
-// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale is the kernel's,
-// `added` a map like the output, the others go by channel; null pointers add and multiply nothing.
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale lies with the
+// kernel, `added` is a map like the output, the others go by channel; null pointers add and multiply nothing.
 struct Epilogue {
   const float *shift = nullptr, *added = nullptr;
   float low = -INFINITY, high = INFINITY;
