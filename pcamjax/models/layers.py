@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -174,8 +175,8 @@ class ZeroPad(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        sides = (self.before, self.after)
-        return jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
+        sides = (self.before, self.after, 0)
+        return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), sides, sides, (0, 0, 0)))
 
 
 class Add(nn.Module):

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from pcamjax.ops import compiled, xla_cpu
 
 Padding = Literal["SAME", "VALID"]
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def convolve(
@@ -38,6 +39,28 @@ def convolve_depthwise(
 ) -> Float[Array, "b oh ow c"]:
     """Cross-correlate each channel of `x` with its own kernel, a convolution in `c` groups."""
     return _depthwise(x, kernel, tuple(strides), _pads(x, kernel, strides, padding))
+
+
+def finished_kind(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads
+                  ) -> str | None:
+    """The family of compiled kernels that `finished` takes for a convolution, None where it has none."""
+    if x.shape[-1] == kernel.shape[2]:
+        return _kind(x, kernel, strides, pads)
+    return "depthwise" if x.shape[-1] == kernel.shape[-1] and _is_compiled(x, kernel, strides, pads) else None
+
+
+def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads,
+             scale: Float[Array, " f"], shift: Float[Array, " f"], added: Float[Array, "..."],
+             limits: Float[Array, "2"], gain: Float[Array, "..."], offset: Float[Array, "..."]
+             ) -> Float[Array, "b oh ow f"]:
+    """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass by a kernel of `finished_kind`.
+
+    `added` has the shape of the result, `gain` and `offset` that of `scale`; without elements they are left out, and
+    to a depthwise convolution nothing can be added. On a CPU alone, and not differentiable.
+    """
+    shape = (len(x), *_size(x, kernel, strides, pads), kernel.shape[-1])
+    return compiled.call(f"pcamjax_{finished_kind(x, kernel, strides, pads)}_finished", shape, x, kernel, scale, shift,
+                         limits, added, gain, offset, **_geometry(strides, pads))
 
 
 def _pads(x, kernel, strides, padding):

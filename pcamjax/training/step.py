@@ -15,6 +15,7 @@ from pcamjax.data.batches import Batch
 from pcamjax.models import model_input, model_spec
 from pcamjax.models.layers import MAPS, Training
 from pcamjax.models.variables import join_parameters, split_parameters
+from pcamjax.ops.fusion import fused
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.training.parallel import AXIS
 
@@ -138,7 +139,7 @@ def make_steps(train_step: Callable[[TrainState, Batch], tuple[TrainState, StepM
 
 def make_forward(model_name: str, precision: str = "float32"
                  ) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
-    """The network in evaluation mode: (variables, images 0..255) -> logits [B,2].
+    """The network in evaluation mode: (variables, images 0..255) -> logits [B,2], not to be differentiated.
 
     Raises:
       InputError: there is no such `precision`.
@@ -148,4 +149,4 @@ def make_forward(model_name: str, precision: str = "float32"
     def forward(variables: dict[str, PyTree], images: Array) -> Float[Array, "b 2"]:
         return network.apply(variables, prepare(images.astype(jnp.float32)), train=False)
 
-    return forward
+    return fused(forward)

@@ -12,20 +12,47 @@ int64_t chunk_of(int64_t positions, int64_t channels) {
   return std::min<int64_t>(positions, std::min<int64_t>(fitting / 24 * 24, MOST_POSITIONS));
 }
 
-// Of few channels the taps are copied side by side, so that a product runs along all of them at once.
-constexpr int64_t FEW = 8;
+// How many taps are read at once: of few channels all those of a kernel's row, which lie side by side in the map.
+int64_t run_of(const Map& in, const Grid& grid) {
+  int64_t run = 1;
+  if (in.c < 8)
+    while (run < std::ssize(grid.taps) && grid.row_offsets[run] == grid.row_offsets[0] &&
+           grid.column_offsets[run] == grid.column_offsets[0] + run)
+      ++run;
+  return run;
+}
 
-void side_by_side(std::vector<const float*>& sources, int64_t count, int64_t taps, int64_t channels,
-                  std::vector<float>& patches) {
-  patches.resize(count * taps * channels);
-  float* to = patches.data();
-  for (int64_t p = 0; p < count; ++p)
-    for (int64_t t = 0, run; t < taps; t += run, to += run * channels) {
-      const float* from = sources[t * count + p];
-      for (run = 1; t + run < taps && sources[(t + run) * count + p] == from + run * channels;) ++run;
-      std::memcpy(to, from, run * channels * sizeof(float));
+// As `read_positions`, for each run of taps: sources[run's number * count + i]. Runs that an edge of the map cuts are
+// copied.
+void read_runs(const Map& in, const Grid& grid, int64_t run, int64_t first, int64_t count, const float* zeros,
+               const float** sources, std::vector<float>& copies) {
+  if (run == 1) return read_positions(in, grid, first, count, zeros, sources);
+  Grid starts = grid;
+  starts.taps.clear(), starts.row_offsets.clear(), starts.column_offsets.clear();
+  for (size_t t = 0; t < grid.taps.size(); t += run) {
+    starts.taps.push_back(grid.taps[t]);
+    starts.row_offsets.push_back(grid.row_offsets[t]);
+    starts.column_offsets.push_back(grid.column_offsets[t]);
+  }
+  read_positions(in, starts, first, count, zeros, sources);
+  const int64_t runs = starts.taps.size(), length = run * in.c;
+  copies.resize(runs * count * length);
+  int64_t column = first % grid.columns, row = first / grid.columns;
+  for (int64_t i = 0; i < count; ++i, column = column + 1 == grid.columns ? ++row, 0 : column + 1) {
+    const int64_t x = column * grid.right + grid.column_offsets[0];
+    if (0 <= x && x + run <= in.w) continue;
+    const int64_t y0 = row % grid.rows * grid.down, image = row / grid.rows;
+    for (int64_t r = 0; r < runs; ++r) {
+      const int64_t y = y0 + starts.row_offsets[r];
+      float* to = copies.data() + (r * count + i) * length;
+      sources[r * count + i] = to;
+      for (int64_t t = 0; t < run; ++t, to += in.c)
+        if (0 <= y && y < in.h && 0 <= x + t && x + t < in.w)
+          std::copy_n(in.data + ((image * in.h + y) * in.w + x + t) * in.c, in.c, to);
+        else
+          std::fill_n(to, in.c, 0.0f);
     }
-  for (int64_t p = 0; p < count; ++p) sources[p] = patches.data() + p * taps * channels;
+  }
 }
 
 // The kernel as [column block][tap of the grid][in][columns of the block], filled up with zeros.
@@ -43,45 +70,58 @@ Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns,
         for (int64_t c = from; c < end; ++c) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
     } else {
       for (int64_t c = from; c < end; ++c)
-        for (int64_t f = 0; f < block.columns; ++f) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
+        for (int64_t f = 0; f < block.columns; ++f)
+          to[c * width + f] = kernel.at(taps[t], c, block.from + f) * (kernel.scale ? kernel.scale[block.from + f] : 1);
     }
   });
   return packed;
 }
 
 void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
-              const std::vector<Grid>& grids) {
-  const std::vector<float> zeros(in.c);
+              const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const Columns columns(out.c);
+  const auto filled_up = [&](const float* values) {  // to whole vectors
+    std::vector<float> filled(padded(out.c));
+    if (values) std::copy_n(values, out.c, filled.data());
+    return filled;
+  };
+  const std::vector<float> shift = filled_up(end.shift), gain = filled_up(end.gain), offset = filled_up(end.offset);
   for (const Grid& grid : grids) {
-    const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size();
+    const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size(), run = run_of(in, grid);
+    const int64_t taps = places / run, channels = in.c * run;
+    const std::vector<float> zeros(channels);
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
     const int64_t chunk = chunk_of(positions, in.c);
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
-      int64_t taps = places, channels = in.c;
       std::vector<const float*> sources(taps * count);
       std::vector<float*> targets(count), to(count);
-      std::vector<float> patches;
-      read_positions(in, grid, first, count, zeros.data(), sources.data());
+      std::vector<const float*> added(end.added ? count : 0);
+      std::vector<float> copies;
+      read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
       write_positions(out, grid, first, count, targets.data());
-      if (channels < FEW && taps) {
-        side_by_side(sources, count, taps, channels, patches);
-        channels *= std::exchange(taps, 1);
-      }
       for (const auto& block : columns.list) {
         const int64_t width = block.vectors * LANES;
         // As many taps at a time as leave their weights in the cache while all positions pass by.
         const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
         const float* weights = packed.get() + block.from * places * in.c;
         for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
+        for (size_t p = 0; p < added.size(); ++p) added[p] = end.added + (to[p] - out.data);
         if (!taps)
           for (float* row : to) std::fill_n(row, block.columns, 0.0f);
         for (int64_t t = 0; t < taps; t += together)
           for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
             const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
+            Finish finish;
+            if (t == 0) finish.shift = shift.data() + block.from;
+            if (t > 0) finish.added = to.data() + p;
+            else if (end.added) finish.added = added.data() + p;
+            if (t + together >= taps) {
+              finish.low = end.low, finish.high = end.high;
+              if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
+            }
             MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
-                                          count, weights + t * channels * width, to.data() + p, block.columns, t > 0,
+                                          count, weights + t * channels * width, to.data() + p, block.columns, finish,
                                           zeros.data());
           }
       }
@@ -93,14 +133,13 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
 // added in order; of a large one each thread sums some taps and channels over all positions.
 void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, float* out, int64_t kh, int64_t kw,
                      const Grid& grid) {
-  const bool few = in.c < FEW;
-  const int64_t places = kh * kw, taps = few ? 1 : places, channels = few ? places * in.c : in.c;
+  const int64_t run = run_of(in, grid), taps = kh * kw / run, channels = in.c * run;
   const int64_t positions = in.b * grid.rows * grid.columns, width = padded(slope.c), size = taps * channels * width;
-  const bool small = few || size <= (int64_t{1} << 16);
+  const bool small = run > 1 || size <= (int64_t{1} << 16);
   const int64_t pieces = small ? std::min<int64_t>(threads_of(pool), positions) : 1;
   const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
   const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
-  const std::vector<float> zeros(in.c);
+  const std::vector<float> zeros(channels);
   const Columns columns(slope.c);
   const bool direct = pieces == 1 && width == slope.c;  // then the sums are the result
   const Buffer partial(direct ? 0 : pieces * size), rows(width == slope.c ? 0 : positions * width);
@@ -129,16 +168,15 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
       part.row_offsets = {grid.row_offsets[tap_from]};
       part.column_offsets = {grid.column_offsets[tap_from]};
     }
-    const int64_t count_taps = few ? 1 : part.taps.size();
+    const int64_t count_taps = part.taps.size() / run;
     for (int64_t t = tap_from; t < tap_from + count_taps; ++t)
       std::fill(sum + (t * channels + c_from) * width, sum + (t * channels + c_end) * width, 0.0f);
     std::vector<const float*> sources(part.taps.size() * chunk);
-    std::vector<float> patches;
+    std::vector<float> copies;
     const float *from[MOST_POSITIONS], *by[MOST_POSITIONS];
     for (int64_t first = begin; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first);
-      read_positions(in, part, first, count, zeros.data(), sources.data());
-      if (few) side_by_side(sources, count, places, in.c, patches);
+      read_runs(in, part, run, first, count, zeros.data(), sources.data(), copies);
       for (int64_t t = 0; t < count_taps; ++t)
         for (const auto& block : columns.list)
           for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors]) {
@@ -174,6 +212,16 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
+                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
+                    int64_t top, int64_t left) {
+  auto k = kernel.dimensions();
+  const Map in = map_of(x), out = map_of(*y);
+  convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, out,
+           forward_grids(out, k[0], k[1], down, right, top, left), epilogue_of(shift, limits, added, gain, offset));
+  return ffi::Error::Success();
+}
+
 ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> slope, ffi::Buffer<ffi::F32> kernel,
                     ffi::ResultBuffer<ffi::F32> x, int64_t down, int64_t right, int64_t top, int64_t left) {
   auto k = kernel.dimensions();
@@ -196,5 +244,6 @@ ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
 }  // namespace pcamjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve, pcamjax::forward, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_finished, pcamjax::finished, pcamjax::finished_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_input, pcamjax::by_input, pcamjax::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_kernel, pcamjax::by_kernel, pcamjax::binding());

@@ -10,7 +10,9 @@ struct Map {
   int64_t b, h, w, c;
 };
 
-inline Map map_of(ffi::Buffer<ffi::F32>& buffer) {
+using Array = ffi::Buffer<ffi::F32>;
+
+inline Map map_of(Array& buffer) {
   auto d = buffer.dimensions();
   return {buffer.typed_data(), d[0], d[1], d[2], d[3]};
 }
@@ -19,6 +21,7 @@ struct Kernel {
   const float* data;
   int64_t h, w, in, out;
   bool transposed;  // read as [kh,kw,out,in]
+  const float* scale = nullptr;  // of each channel of the output, not of a transposed one
   float at(int64_t tap, int64_t c, int64_t f) const {
     return transposed ? data[(tap * out + f) * in + c] : data[(tap * in + c) * out + f];
   }
@@ -94,6 +97,10 @@ inline void read_positions(const Map& in, const Grid& grid, int64_t first, int64
 
 // And where they are written.
 inline void write_positions(const Map& out, const Grid& grid, int64_t first, int64_t count, float** targets) {
+  if (grid.step_down == 1 && grid.step_right == 1) {  // all of the map in its order
+    for (int64_t i = 0; i < count; ++i) targets[i] = out.data + (first + i) * out.c;
+    return;
+  }
   for (int64_t i = first; i < first + count; ++i) {
     const int64_t x = grid.column_from + i % grid.columns * grid.step_right,
                   y = grid.row_from + i / grid.columns % grid.rows * grid.step_down,
@@ -102,13 +109,46 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale lies with the
+// kernel, `added` is a map like the output, the others go by channel; null pointers add and multiply nothing.
+struct Epilogue {
+  const float *shift = nullptr, *added = nullptr;
+  float low = -INFINITY, high = INFINITY;
+  const float *gain = nullptr, *offset = nullptr;
+};
+
+inline Epilogue epilogue_of(Array& shift, Array& limits, Array& added, Array& gain, Array& offset) {
+  const auto data = [](Array& array) { return array.element_count() ? array.typed_data() : nullptr; };
+  return {data(shift), data(added), limits.typed_data()[0], limits.typed_data()[1], data(gain), data(offset)};
+}
+
 // The handlers of a convolution and of both of its gradients: two arrays in, one out; strides and pads before.
 inline auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Arg<ffi::Buffer<ffi::F32>>()
-      .Ret<ffi::Buffer<ffi::F32>>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
+      .Attr<int64_t>("down")
+      .Attr<int64_t>("right")
+      .Attr<int64_t>("top")
+      .Attr<int64_t>("left");
+}
+
+// The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the kernel;
+// the last three may have no elements.
+inline auto finished_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Ret<Array>()
       .Attr<int64_t>("down")
       .Attr<int64_t>("right")
       .Attr<int64_t>("top")

@@ -6,12 +6,14 @@ namespace {
 
 template <int M, int N>
 void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-              float* const* out, int64_t columns, bool accumulate, const float* zeros) {
-  Vector sums[M][N];
+              float* const* out, int64_t columns, const Finish& finish, const float* zeros) {
+  Vector sums[M][N], shift[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) shift[n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = Vector{};
+    for (int n = 0; n < N; ++n) sums[m][n] = shift[n];
   for (int t = 0; t < taps; ++t, rows += row_step) {
     const float* a[M];
 #pragma GCC unroll 16
@@ -33,22 +35,28 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
         for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
     }
   }
+  if (columns == N * LANES && finish.is_plain()) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) store(out[m] + n * LANES, sums[m][n]);
+    return;
+  }
+  const Finish end = finish;  // which no store can change
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     if (columns == N * LANES) {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        float* to = out[m] + n * LANES;
-        store(to, accumulate ? load(to) + sums[m][n] : sums[m][n]);
+        if (finish.added) sums[m][n] += load(finish.added[m] + n * LANES);
+        store(out[m] + n * LANES, end(sums[m][n], n * LANES));
       }
     } else {
-      float row[N * LANES];
+      float row[N * LANES] = {};
+      if (finish.added) std::copy_n(finish.added[m], columns, row);
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m][n]);
-      int64_t i = 0;
-      for (; i + LANES <= columns; i += LANES)
-        store(out[m] + i, accumulate ? load(out[m] + i) + load(row + i) : load(row + i));
-      for (; i < columns; ++i) out[m][i] = accumulate ? out[m][i] + row[i] : row[i];
+      for (int n = 0; n < N; ++n) store(row + n * LANES, end(load(row + n * LANES) + sums[m][n], n * LANES));
+      std::copy_n(row, columns, out[m]);
     }
   }
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -119,13 +120,33 @@ inline void each_vector(int64_t channels, const Work& work) {
   if (channels % LANES) work(channels - LANES, number);
 }
 
+// What becomes of sums as they are stored: clamp(sum + shift + added) * gain + offset. `added` goes by row and column,
+// the others by column, filled up to whole vectors; null pointers add and multiply nothing.
+struct Finish {
+  const float* shift = nullptr;
+  const float* const* added = nullptr;
+  float low = -INFINITY, high = INFINITY;
+  const float *gain = nullptr, *offset = nullptr;
+
+  // Whether sums with their shift are stored as they are.
+  bool is_plain() const { return !added && !gain && low == -INFINITY && high == INFINITY; }
+
+  // Of a sum to which shift and what is added have been added.
+  Vector operator()(Vector sum, int64_t column) const {
+    const Vector least = Vector{} + low, most = Vector{} + high;
+    if (low > -INFINITY) sum = sum < least ? least : sum;  // nan stays nan
+    if (high < INFINITY) sum = sum > most ? most : sum;
+    return gain ? sum * load(gain + column) + load(offset + column) : sum;
+  }
+};
+
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
-// Multiply: out[m][:] (+)= sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]; a tap all of whose rows are `zeros`
-// is left out.
+// Multiply: out[m][:] = finish(sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]); a tap all of whose rows are
+// `zeros` is left out.
 // Correlate: out[m][:] += sum_p a[p][m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-                          float* const* out, int64_t columns, bool accumulate, const float* zeros);
+                          float* const* out, int64_t columns, const Finish& finish, const float* zeros);
 using Correlate = void (*)(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];

@@ -118,6 +118,8 @@ Buffer transform_kernels(ffi::ThreadPool& pool, const Kernel& kernel, const Colu
             for (int lane = 0; lane < LANES; ++lane) taps[tap][lane] = kernel.at(8 - tap, c, block.from + f + lane);
           else
             taps[tap] = load(kernel.data + (tap * kernel.in + c) * kernel.out + block.from + f);
+        if (kernel.scale)
+          for (Vector& tap : taps) tap *= load(kernel.scale + block.from + f);
         both_axes<3, IN>(taps, places, transform_kernel);
         for (int place = 0; place < INS; ++place) store(to + (place * kernel.in + c) * width + f, places[place]);
       }
@@ -125,7 +127,8 @@ Buffer transform_kernels(ffi::ThreadPool& pool, const Kernel& kernel, const Colu
   return packed;
 }
 
-void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out, int64_t top, int64_t left) {
+void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out, int64_t top, int64_t left,
+              const Epilogue& end = {}) {
   const Columns columns(out.c);
   const Buffer kernels = transform_kernels(pool, kernel, columns);
   const std::vector<float> zeros(in.c);
@@ -145,6 +148,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     for (int64_t p = 0; p < INS * count; ++p) rows[p] = places + p * in.c;
     read_positions(out, writes, first, count, sink, targets.data());
     std::vector<float*> sums(INS * count);
+    const Finish finish{nullptr, nullptr, end.low, end.high, end.gain, end.offset};
     for (const auto& block : columns.list) {
       const int64_t width = block.columns, together = MAX_M[block.vectors];
       for (int64_t p = 0; p < INS * count; ++p) sums[p] = products + p * width;
@@ -152,17 +156,20 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
       for (int64_t place = 0; place < INS; ++place, weights += in.c * width)
         for (int64_t p = place * count; p < (place + 1) * count; p += together) {
           const int64_t m = std::min<int64_t>(together, (place + 1) * count - p);
-          MULTIPLY[block.vectors][m](1, in.c, rows.data() + p, 0, weights, sums.data() + p, width, false,
-                                   nullptr);
+          MULTIPLY[block.vectors][m](1, in.c, rows.data() + p, 0, weights, sums.data() + p, width, {}, nullptr);
         }
       for (int64_t p = 0; p < count; ++p)
         for (int64_t f = 0; f < width; f += LANES) {
           Vector from[INS], to[OUTS];
           for (int place = 0; place < INS; ++place) from[place] = load(sums[place * count + p] + f);
           both_axes<IN, OUT>(from, to, transform_output);
+          if (end.shift)
+            for (Vector& sum : to) sum += load(end.shift + block.from + f);
           for (int j = 0; j < OUTS; ++j) {
-            float* target = const_cast<float*>(targets[j * count + p]);
-            store(target == sink ? sink : target + block.from + f, to[j]);
+            if (targets[j * count + p] == sink) continue;
+            float* target = const_cast<float*>(targets[j * count + p]) + block.from + f;
+            if (end.added) to[j] += load(end.added + (target - out.data));
+            store(target, finish(to[j], block.from + f));
           }
         }
     }
@@ -220,6 +227,15 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
+                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t, int64_t,
+                    int64_t top, int64_t left) {
+  const Map in = map_of(x), out = map_of(*y);
+  convolve(pool, in, {kernel.typed_data(), 3, 3, in.c, out.c, false, scale.typed_data()}, out, top, left,
+           epilogue_of(shift, limits, added, gain, offset));
+  return ffi::Error::Success();
+}
+
 ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> slope, ffi::Buffer<ffi::F32> kernel,
                     ffi::ResultBuffer<ffi::F32> x, int64_t, int64_t, int64_t top, int64_t left) {
   const Map in = map_of(slope), out = map_of(*x);
@@ -237,5 +253,6 @@ ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
 }  // namespace pcamjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_winograd, pcamjax::forward, pcamjax::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_winograd_finished, pcamjax::finished, pcamjax::finished_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_winograd_by_input, pcamjax::by_input, pcamjax::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_winograd_by_kernel, pcamjax::by_kernel, pcamjax::binding());
