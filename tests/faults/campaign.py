@@ -68,6 +68,7 @@ class Process:
 
     def __init__(self, work: Callable[[], Any], output: Path):
         self.output, self.code, self.started = output, None, time.monotonic()
+        output.write_bytes(b"")  # it may be killed before it opens this
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
