@@ -96,7 +96,7 @@ def campaign(name: str, count: int, folder: Path, deadline: float) -> dict:
         state = json.loads(file.read_text())
     outcomes = Counter(state["outcomes"])
     while state["done"] < count and time.monotonic() < deadline:
-        stop = min(count, state["done"] + 1000)
+        stop = min(count, state["done"] + 4000)
         process = subprocess.Popen([sys.executable, "-m", "fuzz.campaign", "--worker", name, str(state["done"]),
                                     str(stop)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         begun, ended, buffer, started = None, False, b"", time.monotonic()
