@@ -78,10 +78,11 @@ def parse_json(text: str) -> Any:
     """The value that JSON from outside says.
 
     Raises:
-      ValueError: it is no JSON, is nested deeper than 32 levels, or holds half a character of UTF-16.
+      ValueError: it is no JSON, is nested deeper than 32 levels, or holds an integer of more than 64 bits or half a
+        character of UTF-16.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST_JSON} levels") from None
     level = [value]
@@ -93,6 +94,12 @@ def parse_json(text: str) -> Any:
     if _HALF_CHARACTER.search(text):
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError, which is a ValueError
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -2**63 <= int(digits) < 2**64:
+        raise ValueError(f"the integer {digits[:20]}... has more than 64 bits")
+    return int(digits)
 
 
 def require_file(path: str | os.PathLike, largest: int) -> None:

@@ -94,7 +94,7 @@ def _values(metrics: Metrics) -> list[str]:
 
 
 def _leaking(evaluated: dict[str, tuple[Metrics, Predictions, dict]], record: dict[str, Any]) -> str:
-    splits = [predictions.meta for _, predictions, _ in evaluated.values()] + [record.get("split", {})]
+    splits = [predictions.meta for _, predictions, _ in evaluated.values()] + [record.get("split") or {}]
     names = [meta.get("split_description") or meta.get("description") or meta.get("name", "split")
              for meta in splits if meta.get("leaks_slides")]
     return "; ".join(dict.fromkeys(map(str, names)))

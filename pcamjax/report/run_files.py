@@ -1,6 +1,5 @@
 """The files of a run folder that pages read."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Float
 
 from pcamjax.errors import InputError
 from pcamjax.evaluation.metrics import Metrics, read_evaluation
-from pcamjax.files import read_json
+from pcamjax.files import parse_json, read_json
 from pcamjax.inference.predictions import Predictions
 
 
@@ -35,10 +34,10 @@ def read_history(path: Path) -> dict[str, Float[np.ndarray, " epochs"]]:
         return {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end yet is still being written
-        rows = {row["epoch"]: row for row in map(json.loads, lines)}
+        rows = {row["epoch"]: row for row in map(parse_json, lines)}
         names = dict.fromkeys(name for row in rows.values() for name in row)
         return {name: np.array([row.get(name) for row in rows.values()], dtype=float) for name in names}
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: a line is not an epoch's metrics as JSON ({type(error).__name__}: "
                          f"{error}); remove it") from None
 

@@ -27,6 +27,9 @@ from pcamjax.ops import compiled
 # What may differ when a run goes on: where the data lie, what they are spread over, what is kept in memory and what is
 # measured of its cost, not what is computed.
 FREE_KEYS = ("carbon", "data.path", "features.run", "input", "model.remat", "parallel")
+# What is read of a network's configuration after its training, and of every one.
+READ_AFTER = {"eval_batch_size": int, "parallel.devices": int, "parallel.wrapper": str}
+READ = {"carbon.country": str, "model.name": str, "seed": int}
 # A run's folder before it has its configuration: what a killed start may have left there.
 UNCLAIMED = re.compile(r"data\.json|\..*\.(lock|tmp)")
 # By work: where its half-written files lie that a killed process may have left.
@@ -128,9 +131,15 @@ class RunFolder:
             raise InputError(f"{self.path}: no run (no config.json); train first: python -m experiments.train")
         try:
             # A run from before energy was measured does not name a country.
-            return ConfigDict({"carbon": {"country": ""}, **read_json(file)})
+            config = ConfigDict({"carbon": {"country": ""}, **read_json(file)})
+            stored = flatten(config.to_dict())
         except (AttributeError, TypeError, ValueError):
             raise InputError(f"{file}: not a configuration; restore it or train again") from None
+        for key, kind in (READ if "features" in config else READ | READ_AFTER).items():
+            if type(stored.get(key)) is not kind:
+                raise InputError(f"{file}: {key} is {stored.get(key)!r}, expected {kind.__name__}; restore it or train "
+                                 "again")
+        return config
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes `record.json`: parameters, steps, seconds, speed and how the run ended."""

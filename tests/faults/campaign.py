@@ -220,6 +220,8 @@ def trial(number: int, seed: int, folder: Path, reference: dict[str, Any]) -> di
             if kills[-1]["code"] == 0:
                 kills.pop()
                 break
+            if job == "prepare" and (place.store / "report" / "index.html").exists():
+                break  # killed when all was there; started again it would only say so
         else:
             process = start(job, place)
             process.wait()
