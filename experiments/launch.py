@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import jax
 from absl import app, flags, logging
@@ -80,20 +81,23 @@ def main(run: Callable[..., None], config: str = "configs/default.py", *, severa
         return remaining
 
     def guarded(arguments: list[str]) -> None:
+        came: list[int] = []
         try:
-            with _signals():
+            with _signals(came):
                 _join(several)
                 run(arguments[1:]) if takes_arguments else run()
                 hosts.part()
-        except InputError as error:
-            _refuse(_one_line(error))
-        except KeyboardInterrupt as stop:
-            said = str(stop) or "a signal came; nothing is left half-written, start the same command again"
-            print(f"stopped: {said}", file=sys.stderr)
-            if isinstance(stop, Stopped):  # all processes have stopped at one step
-                hosts.part()
-            hosts.leave(STOPPED)
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
+            # A library may make any error of an interruption.
+            if came or isinstance(error, KeyboardInterrupt):
+                said = str(error) if isinstance(error, Stopped) else "a signal came; nothing is left half-written, " \
+                    "start the same command again"
+                print(f"stopped: {said}", file=sys.stderr)
+                if isinstance(error, Stopped):  # all processes have stopped at one step
+                    hosts.part()
+                hosts.leave(STOPPED)
+            if isinstance(error, InputError):
+                _refuse(_one_line(error))
             hosts.leave_by(error)
             raise
 
@@ -101,26 +105,33 @@ def main(run: Callable[..., None], config: str = "configs/default.py", *, severa
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM does what SIGINT does, and a second one of them ends the process at once, whatever it is busy with."""
+def _signals(came: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGINT interrupt, which `came` notes; a second one ends the process at once, whatever it is busy
+    with."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
     def watch() -> None:  # in a thread: the main one hears of a signal only between two calls of C, which may be long
-        came = 0
+        count = 0
         while number := os.read(reader, 1):
-            came += number[0] in SIGNALS
-            if came == 2:
+            count += number[0] in SIGNALS
+            if count == 2:
                 os._exit(128 + number[0])
         os.close(reader)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler), signal.set_wakeup_fd(writer)
+    def interrupt(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.set_wakeup_fd(before[1])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
         os.close(writer)
 
 

@@ -56,6 +56,18 @@ def test_what_was_there_stays_where_a_job_is_stopped(job, place, monkeypatch, na
     assert job(name, *flags).code == 0
 
 
+def test_an_error_that_a_library_makes_of_a_signal_is_a_stop(job, place, monkeypatch):
+    def confused(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("a callback failed") from None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predict, "_logits", confused)
+        stopped_line(job("evaluate", f"--workdir={place / 'run'}", f"--config.data.path={place / 'store'}", "--split=train"))
+
+
 def test_a_conversion_that_is_stopped_leaves_nothing(job, tmp_path, monkeypatch):
     flags = ("--source=synthetic", "--counts=10,0,10", f"--output={tmp_path / 'store'}")
     with monkeypatch.context() as patched:
