@@ -256,7 +256,8 @@ def _require_keys(file: str, arguments: list[str]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _refuse(message: str) -> None:

@@ -147,8 +147,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     try:
         with open_zip(path, _LARGEST) as archive:
-            return {member.filename.removesuffix(".npy"): _read_array(archive, member)
-                    for member in archive.infolist()}
+            return {_name(member): _read_array(archive, member) for member in archive.infolist()}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except InputError as error:
@@ -159,6 +158,13 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not readable as .npz ({reason}); it is damaged or of another kind, "
                          "make it again") from None
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    name = member.filename.removesuffix(".npy")
+    if not name.isidentifier():
+        raise InputError("holds an array whose name is no word")
+    return name
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

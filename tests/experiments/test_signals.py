@@ -65,7 +65,8 @@ def test_an_error_that_a_library_makes_of_a_signal_is_a_stop(job, place, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(predict, "_logits", confused)
-        stopped_line(job("evaluate", f"--workdir={place / 'run'}", f"--config.data.path={place / 'store'}", "--split=train"))
+        stopped_line(job("evaluate", f"--workdir={place / 'run'}", f"--config.data.path={place / 'store'}",
+                         "--split=train"))
 
 
 def test_a_conversion_that_is_stopped_leaves_nothing(job, tmp_path, monkeypatch):

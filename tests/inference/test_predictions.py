@@ -137,6 +137,12 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
         read_npz(tmp_path / "both.npz")
 
 
+def test_names_that_would_turn_a_line_around_are_refused(tmp_path):
+    np.savez(tmp_path / "p.npz", **{"\u202e": np.zeros(1)})
+    with pytest.raises(InputError, match="p.npz: holds an array whose name is no word; make it again"):
+        Predictions.load(tmp_path / "p.npz")
+
+
 def test_nothing_is_unpickled(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (64,)})
