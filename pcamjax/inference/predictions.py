@@ -43,7 +43,7 @@ class Predictions:
     meta: dict[str, Any]
 
     def __post_init__(self):
-        n = len(self.ids)
+        n = self.ids.size
         if n == 0:
             raise InputError("there are no patches in these predictions, expected at least one")
         _expect("ids", self.ids, (n,), "U")

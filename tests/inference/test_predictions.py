@@ -143,6 +143,11 @@ def test_names_that_would_turn_a_line_around_are_refused(tmp_path):
         Predictions.load(tmp_path / "p.npz")
 
 
+def test_a_single_id_that_is_no_list_is_refused(as_users_call):
+    with pytest.raises(InputError, match=r"ids is <U1 \[\], expected text \[1\]"):
+        Predictions(np.array("a"), np.array([""]), np.zeros(1, np.int8), np.zeros(1, np.float32), None, {})
+
+
 def test_nothing_is_unpickled(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (64,)})
