@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from pcamjax import hosts
 from pcamjax.data.splits import Split, make_split
 from pcamjax.data.store import Patches
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, one_line
 from pcamjax.host_memory import keep_freed_memory
 from pcamjax.inference.predict import Run, load_run
 from pcamjax.inference.recalibration import recalibrate
@@ -43,7 +43,7 @@ SYMMETRIES = flags.DEFINE_bool("symmetries", False, "evaluate, predict: average 
                                "patch, at eight times the work.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "The part of the run's split to work on.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read the whole store first and compare it with its hashes.")
-NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce: the networks.")
+NETWORKS = flags.DEFINE_list("networks", NINE, "benchmark, reproduce, scaling: the networks.")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "train, evaluate, predict in several processes: "
                                   "host:port of the first. Slurm, Kubernetes and Cloud TPUs tell all three.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are; 1: this one alone, whatever "
@@ -73,9 +73,9 @@ def main(run: Callable[..., None], config: str = "configs/default.py", *, severa
             default = [] if named else [f"--config={config}"]
             remaining = flags.FLAGS([arguments[0], *default, *arguments[1:]])
         except InputError as error:
-            _refuse(_one_line(error))
+            _refuse(one_line(error))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-            _refuse(f"{_one_line(error)}; see --help and configs/default.py for the flags and keys there are")
+            _refuse(f"{one_line(error)}; see --help and configs/default.py for the flags and keys there are")
         if len(remaining) > 1 and not takes_arguments:
             _refuse(f"argument {remaining[1]!r} is not a flag; write --name=value")
         return remaining
@@ -97,7 +97,7 @@ def main(run: Callable[..., None], config: str = "configs/default.py", *, severa
                     hosts.part()
                 hosts.leave(STOPPED)
             if isinstance(error, InputError):
-                _refuse(_one_line(error))
+                _refuse(one_line(error))
             hosts.leave_by(error)
             raise
 
@@ -253,11 +253,6 @@ def _require_keys(file: str, arguments: list[str]) -> None:
             closest = difflib.get_close_matches(given[1], known, cutoff=0.5)
             raise InputError(f"--config.{given[1]}: {file} has no such key; " + (
                 f"the closest are {', '.join(closest)}" if closest else f"its keys are {', '.join(known)}"))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _refuse(message: str) -> None:

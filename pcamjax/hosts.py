@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, first_line
 
 HEARTBEAT_SECONDS = 30  # a process that has not been heard of for so long counts as dead
 WAIT_AT_END_SECONDS = 3600  # while the first process evaluates and reports, the others wait
@@ -48,7 +48,7 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
                                    cluster_detection_method=None if None in given else "deactivate")
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{coordinator_address or 'the scheduler'}: the processes do not find each other "
-                         f"({_first_line(error)}); the address is the first process' host and a free port, and all "
+                         f"({first_line(error)}); the address is the first process' host and a free port, and all "
                          "are started with the same --num_processes and each its own --process_id from 0") from error
     if not is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
@@ -132,7 +132,7 @@ def leave_by(error: Exception) -> None:
         return
     if "Gloo" not in str(error):  # which tells of another's death; anything else is a mistake to be found
         traceback.print_exc()
-    print(f"error: process {jax.process_index()} of {jax.process_count()} cannot go on ({_first_line(error)}); if "
+    print(f"error: process {jax.process_index()} of {jax.process_count()} cannot go on ({first_line(error)}); if "
           f"another one has ended, its output says why; {GO_ON}", file=sys.stderr)
     leave(1)
 
@@ -151,7 +151,3 @@ def _at_abort(_: int) -> None:
     os.write(2, f"error: JAX's runtime ended this process, its reason stands above; most likely another one has died; "
                 f"{GO_ON}\n".encode())
     os._exit(1)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

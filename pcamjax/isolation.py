@@ -19,7 +19,7 @@ from importlib import import_module
 from signal import SIG_IGN, SIGCHLD, signal
 from typing import Any
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, one_line
 
 SECONDS = 30  # of computing an answer may take, beyond those for its bytes
 MEMORY = 4 << 30  # bytes of address space
@@ -172,10 +172,10 @@ def _answer(line: socket.socket, made: dict[str, Callable]) -> None:
             else:
                 answer = json.dumps(value).encode()
         except InputError as error:
-            kind, answer = _REFUSED, one_line(error).encode(errors="replace")
+            kind, answer = _REFUSED, one_line(error)[:300].encode(errors="replace")
         # Whatever a library says to a file that is not as it should be, there is no class for it.
         except Exception as error:
-            kind, answer = _FAILED, one_line(error).encode(errors="replace")
+            kind, answer = _FAILED, one_line(error)[:300].encode(errors="replace")
         _send(line, kind, answer)
 
 
@@ -183,12 +183,6 @@ def _limit(what: int, value: int) -> None:
     """Sets a soft limit, as far as the hard one allows; only Linux heeds all of them."""
     hard = resource.getrlimit(what)[1]
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def one_line(error: Exception) -> str:
-    """The beginning of what an error says, in one printable line."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _send(line: socket.socket, kind: bytes, content: Any) -> None:

@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, first_line
 from pcamjax.files import atomic_file, open_zip, parse_json
 from pcamjax.npy import read_header
 
@@ -65,8 +65,8 @@ def load_classifier(path: str | os.PathLike) -> Pipeline:
         raise InputError(f"{path}: {error}; fit it anew in another workdir") from None
     # skops passes on whatever zipfile, json, NumPy and scikit-learn say to a file that is not as it should be.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not usable as a classifier ({reason}); fit it anew in another workdir") from None
+        raise InputError(f"{path}: not usable as a classifier ({first_line(error)}); fit it anew in another "
+                         "workdir") from None
 
 
 def _require_sound(classifier: Any) -> None:

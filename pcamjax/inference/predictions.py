@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int8, Shaped
 from scipy.special import expit, logit
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, first_line
 from pcamjax.files import atomic_file, open_zip, parse_json
 from pcamjax.npy import read_header, read_values
 
@@ -155,8 +155,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     # Besides its own errors, zipfile passes on those of its parts: NotImplementedError for an unknown
     # compression, zlib.error for damaged data, struct.error and EOFError for missing data.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not readable as .npz ({reason}); it is damaged or of another kind, "
+        raise InputError(f"{path}: not readable as .npz ({first_line(error)}); it is damaged or of another kind, "
                          "make it again") from None
 
 

@@ -51,11 +51,11 @@ class _Waiting:
     added: Array | None = None
     limits: tuple[Array, Array] | None = None
     after: tuple[Array, Array] | None = None  # gain and offset
-    gains: bool = False  # whether anything was taken up, padding included
+    taken: bool = False  # whether anything was taken up, padding included
 
     def compute(self) -> Array:
         """The map."""
-        if not self.gains:
+        if not self.taken:
             return self.plain()
         nothing = jnp.zeros(0)
         added = nothing if self.added is None else self.added
@@ -135,7 +135,7 @@ def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     last = next((operand for operand in reversed(operands) if isinstance(operand, _Waiting)), None)
     operands = [operand if operand is last else _complete(operand) for operand in operands]
     if last and len(operands) == 2 and (after := last.then(eqn, *operands)):
-        return [replace(after, plain=partial(_bind, eqn, operands), gains=True)]
+        return [replace(after, plain=partial(_bind, eqn, operands), taken=True)]
     operands = [_complete(operand) for operand in operands]
     if name == "pad" and (pads := _pads(*operands, eqn.params["padding_config"])):
         return [_Padded(operands[0], pads, partial(_bind, eqn, operands))]
@@ -190,4 +190,4 @@ def _convolution(called: ClosedJaxpr, native: dict[str, Any], x: Any, kernel: An
         return plain()
     filters = kernel.shape[-1:]
     return _Waiting(source, kernel, strides, pads, plain, jnp.ones(filters), jnp.zeros(filters),
-                    gains=isinstance(x, _Padded))
+                    taken=isinstance(x, _Padded))

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, first_line
 from pcamjax.files import read_json, require_space, sha256_file, sync, write_json
 from pcamjax.hosts import is_first, several
 from pcamjax.training.step import TrainState
@@ -74,7 +74,7 @@ class Checkpoints:
         except InputError:
             raise
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: checkpoint of step {step} cannot be written ({_first_line(error)}); free "
+            raise InputError(f"{folder}: checkpoint of step {step} cannot be written ({first_line(error)}); free "
                              "space and start the same command again, it goes on from the one before") from error
         finally:
             self._clear()
@@ -139,7 +139,7 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:  # Orbax has no class of its own for what it cannot read.
-            raise InputError(f"{folder}: not a whole checkpoint of this network and optimizer ({_first_line(error)}); "
+            raise InputError(f"{folder}: not a whole checkpoint of this network and optimizer ({first_line(error)}); "
                              "use the configuration it was written with") from error
 
     def _steps(self, kind: Kind) -> list[int]:
@@ -199,7 +199,3 @@ def _require_shapes(folder: Path, like: PyTree) -> None:
 
 def _abstract(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -17,10 +17,10 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, one_line
 from pcamjax.files import require_file
 from pcamjax.hdf5 import Hdf5File
-from pcamjax.isolation import UnreadableError, one_line
+from pcamjax.isolation import UnreadableError
 from pcamjax.models import MODELS, model_spec
 from pcamjax.models.variables import variable_shapes
 from pcamjax.weights.hdf5 import LARGEST_FILE, StoredLayer, StoredTensor, open_hdf5, read_layers

@@ -18,10 +18,10 @@ from jaxtyping import Int8
 
 from pcamjax.data.store import BATCH, IMAGE_SHAPE, PatchBatch, Source, require_space
 from pcamjax.data.tables import read_table
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, one_line
 from pcamjax.files import require_file
 from pcamjax.hdf5 import Hdf5File, Node
-from pcamjax.isolation import UnreadableError, one_line
+from pcamjax.isolation import UnreadableError
 
 PARTS = ("train", "valid", "test")
 STEM = "camelyonpatch_level_2_split_"

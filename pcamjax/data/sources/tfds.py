@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from pcamjax.data.sources.images import ImageReader
 from pcamjax.data.store import BATCH, PatchBatch, Source
-from pcamjax.errors import InputError
+from pcamjax.errors import InputError, first_line
 
 NAME = "patch_camelyon"
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
@@ -89,5 +89,4 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{path}: TFDS cannot read it ({reason}); {PREPARE}") from error
+        raise InputError(f"{path}: TFDS cannot read it ({first_line(error)}); {PREPARE}") from error

@@ -122,37 +122,26 @@ inline Epilogue epilogue_of(Array& shift, Array& limits, Array& added, Array& ga
   return {data(shift), data(added), limits.typed_data()[0], limits.typed_data()[1], data(gain), data(offset)};
 }
 
-// The handlers of a convolution and of both of its gradients: two arrays in, one out; strides and pads before.
-inline auto binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Ret<Array>()
-      .Attr<int64_t>("down")
-      .Attr<int64_t>("right")
-      .Attr<int64_t>("top")
-      .Attr<int64_t>("left");
+// The end of a convolution's handler: one array out, strides and pads before.
+template <typename Inputs>
+auto with_geometry(Inputs inputs) {
+  return std::move(inputs)
+      .template Ret<Array>()
+      .template Attr<int64_t>("down")
+      .template Attr<int64_t>("right")
+      .template Attr<int64_t>("top")
+      .template Attr<int64_t>("left");
 }
+
+inline auto two_arrays() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>(); }
+
+// The handlers of a convolution and of both of its gradients.
+inline auto binding() { return with_geometry(two_arrays()); }
 
 // The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the kernel;
 // the last three may have no elements.
 inline auto finished_binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Ret<Array>()
-      .Attr<int64_t>("down")
-      .Attr<int64_t>("right")
-      .Attr<int64_t>("top")
-      .Attr<int64_t>("left");
+  return with_geometry(two_arrays().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>());
 }
 
 }  // namespace pcamjax
