@@ -10,7 +10,7 @@ from pcamjax.evaluation.assessment import assess
 from pcamjax.evaluation.metrics import Metrics, evaluate, evaluation_record
 from pcamjax.evaluation.validation import require_same_model
 from pcamjax.files import read_json, write_json
-from pcamjax.hosts import is_first
+from pcamjax.hosts import is_first, several
 from pcamjax.inference.predict import Run, measured_predictions
 from pcamjax.inference.predictions import Predictions
 from pcamjax.meter import Meter
@@ -26,8 +26,9 @@ def evaluate_run(trained: Run, patches: Patches, split: Split, part: str, *, sym
     Of several processes, which all call it, the first one does so, the others return None.
     """
     patches.require_labels(split.part(part))
-    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries,
-                                             meter=Meter(trained.config.carbon.country))
+    # In several processes energy would be that of this host alone.
+    meter = Meter("" if several() else trained.config.carbon.country)
+    predictions, cost = measured_predictions(trained, patches, split, part, symmetries=symmetries, meter=meter)
     return write_evaluation(trained.folder, part, predictions, cost) if is_first() else None
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcamjax.errors import InputError
-from pcamjax.hosts import several
 
 # Whatever a .codecarbon.config or the environment says: no file is written, no address is asked, no lock is taken.
 OFFLINE = {"output_methods": [], "emissions_endpoint": None, "electricitymaps_api_token": None, "cloud_provider": None,
@@ -39,13 +38,12 @@ class Meter:
         """Looks for the machine's counters of energy once, which takes codecarbon seconds.
 
         Args:
-          country: its ISO code of three letters; "" measures no energy, and nor does one of several processes, for
-            that would be the energy of its own host alone.
+          country: its ISO code of three letters; "" measures no energy.
         Raises:
           InputError: codecarbon knows no such country.
         """
         self.region = self.method = self._new_tracker = None
-        if not country or several():
+        if not country:
             return
         try:
             import codecarbon

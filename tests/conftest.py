@@ -42,3 +42,11 @@ def real_patches() -> Path:
     if os.environ.get("PCAMJAX_REQUIRE_REAL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def as_users_call():
+    """Without the shape checks that tests run under, which would catch the error first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -15,6 +15,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.tree._tree import Tree
 
+from pcamjax.baselines.classifiers import scores
 from pcamjax.errors import InputError, first_line
 from pcamjax.files import atomic_file, open_zip, parse_json
 from pcamjax.npy import read_header
@@ -58,6 +59,9 @@ def load_classifier(path: str | os.PathLike) -> Pipeline:
             warnings.simplefilter("error", InconsistentVersionWarning)
             classifier = skops.io.load(path, trusted=TRUSTED)
         _require_sound(classifier)
+        # What else contradicts itself in there, scikit-learn says as it scores.
+        if (made := scores(classifier, np.zeros((1, classifier[-1].n_features_in_), np.float32))).shape != (1,):
+            raise ValueError(f"an example's scores are {list(made.shape)}, expected [1]")
         return classifier
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -111,7 +111,7 @@ def fit(config: ConfigDict, patches: Patches, split: Split, folder: RunFolder) -
     loss = make_loss(config.loss.name, model_spec(config.model.name).activation, config.loss.class_weights)
     forward = Forward(config.model.name, config.eval_batch_size, devices, config.parallel.wrapper,
                       config.model.precision)
-    meter = Meter(config.carbon.country)
+    meter = Meter("" if several() else config.carbon.country)  # which would be that of this host alone
 
     with contextlib.closing(Checkpoints(folder.checkpoints)) as checkpoints, contextlib.ExitStack() as stack:
         data = data_identity(patches, split)

@@ -83,6 +83,18 @@ def test_numbers_that_scikit_learn_would_follow_out_of_bounds_are_refused(name, 
         load_classifier(file)
 
 
+@pytest.mark.parametrize(("name", "change", "said"), [
+    ("svm", spoil(0, mean_=np.zeros(2)), "operands could not be broadcast"),
+    ("svm", spoil(1, classes_=np.array([0])), "an example's scores are"),
+])
+def test_what_cannot_score_is_refused_when_it_is_read(name, change, said, file, as_users_call):
+    classifier = fitted(name)
+    change(classifier)
+    save_classifier(classifier, file)
+    with pytest.raises(InputError, match=f"classifier.skops: not usable as a classifier .{said}"):
+        load_classifier(file)
+
+
 @pytest.mark.parametrize(("thing", "said"), [
     ({"a": 1}, "it holds dict"),
     (LogisticRegression().fit(FEATURES, LABELS), "it holds LogisticRegression"),

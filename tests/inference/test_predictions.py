@@ -9,7 +9,6 @@ import subprocess
 import sys
 import zipfile
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -17,14 +16,6 @@ from pcamjax.errors import InputError
 from pcamjax.inference.predictions import Predictions, read_npz
 
 META = {"model": "scratch1", "split": "official", "leaks_slides": None}
-
-
-@pytest.fixture
-def as_users_call():
-    """Without the shape checks that tests run under, which would catch the error first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def make(n: int = 50, **changes) -> Predictions:
