@@ -95,7 +95,7 @@ def reliability_diagram(diagram: Reliability) -> Figure:
     filled = diagram.count > 0
     above.plot(diagram.mean_score[filled], diagram.positive_fraction[filled], "o-", color=_DARK, markersize=4)
     above.set(ylabel="fraction of metastasis", xlim=(-0.01, 1.01), ylim=(-0.03, 1.03))
-    above.legend(loc="upper left")
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1))  # outside: with few patches a bin the curve goes anywhere
     below.bar(diagram.edges[:-1], diagram.count, np.diff(diagram.edges), align="edge", color=HEALTHY,
               edgecolor="#555555", linewidth=0.4)
     below.set(xlabel="score", ylabel="patches")
