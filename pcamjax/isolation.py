@@ -21,13 +21,11 @@ from typing import Any
 
 from pcamjax.errors import InputError, one_line
 
-SECONDS = 30  # of computing an answer may take, beyond those for its bytes
-MEMORY = 4 << 30  # bytes of address space
+SECONDS = 30  # of computing an answer may take, and as many for each GiB that is to be read
+MEMORY = 4 << 30  # bytes of address space, and as many for each GiB
 LARGEST_ANSWER = 64 << 20  # bytes of JSON
 _HEADER = struct.Struct("!cQ")
 _VALUE, _BYTES, _REFUSED, _FAILED = b"v", b"b", b"r", b"f"
-_BROKEN = (f"its reader crashed, or went over the limits of {SECONDS} s of computing and {MEMORY >> 30} GiB of memory "
-           "for a step")
 
 
 class UnreadableError(Exception):
@@ -37,18 +35,21 @@ class UnreadableError(Exception):
 class Isolated:
     """An object of `pcamjax` in a process of its own; to be used in a `with` statement.
 
-    `target` is "module:class", made with `arguments` that JSON can hold. Its methods take such arguments, and then
-    bytes where `payload` is given, and return JSON values or a buffer.
+    `target` is "module:class", or a function that makes the object, called with `arguments` that JSON can hold. Its
+    methods take such arguments, and then bytes where `payload` is given, and return JSON values or a buffer. `size` is
+    the bytes that it has to hold at once, where they may be many: its limits grow with them.
 
     Raises, as all its methods:
       InputError: the object refuses its input; the message is its own.
       UnreadableError: it met with any other error, crashed or went over its limits.
     """
 
-    def __init__(self, target: str, *arguments: Any):
+    def __init__(self, target: str, *arguments: Any, size: int = 0):
         module, _, name = target.partition(":")
+        self._seconds, self._memory = (round(limit * (1 + size / 2**30)) for limit in (SECONDS, MEMORY))
         self._socket = _server(module).connect()
         try:
+            _send(self._socket, _VALUE, json.dumps([self._seconds, self._memory]).encode())
             self.call(name, *arguments)
         except BaseException:
             self.close()
@@ -81,7 +82,8 @@ class Isolated:
             _send(self._socket, _BYTES, payload)
             kind, answer = _receive(self._socket, max(largest, 4096))
         except (OSError, EOFError):
-            raise UnreadableError(_BROKEN) from None
+            raise UnreadableError(f"its reader crashed, or went over the limits of {self._seconds} s of computing and "
+                                  f"{self._memory / 2**30:.1f} GiB of memory for a step") from None
         if kind == _REFUSED:
             raise InputError(answer.decode(errors="replace"))
         if kind != expected:
@@ -152,13 +154,14 @@ def serve(module: str, fileno: int) -> None:
 
 def _answer(line: socket.socket, made: dict[str, Callable]) -> None:
     """The life of a reader: first the object is made, then its methods are called."""
+    seconds, memory = json.loads(_receive(line, 100)[1])
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, MEMORY)
+    _limit(resource.RLIMIT_AS, memory)
     subject = None
     while True:
         request, payload = (_receive(line, 1 << 40)[1] for _ in range(2))
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + SECONDS)
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
         method, *arguments = json.loads(request)
         arguments += [bytes(payload)] if payload else []
         try:
@@ -173,6 +176,8 @@ def _answer(line: socket.socket, made: dict[str, Callable]) -> None:
                 answer = json.dumps(value).encode()
         except InputError as error:
             kind, answer = _REFUSED, one_line(error)[:300].encode(errors="replace")
+        except MemoryError:
+            kind, answer = _FAILED, f"it takes more than {memory / 2**30:.1f} GiB of memory".encode()
         # Whatever a library says to a file that is not as it should be, there is no class for it.
         except Exception as error:
             kind, answer = _FAILED, one_line(error)[:300].encode(errors="replace")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from pcamjax import isolation
 from pcamjax.errors import InputError
 from pcamjax.isolation import Isolated, UnreadableError
 
@@ -53,15 +54,24 @@ def test_any_other_error_is_one_printable_line(fragile):
     assert fragile.call("echo") == [], "the reader lives on"
 
 
-@pytest.mark.parametrize(("method", "said"), [("die", "its reader crashed"), ("compute", "of computing"),
-                                              ("allocate", "MemoryError")])
-def test_a_crash_and_the_limits_end_one_reader_and_no_other(fragile, method, said):
-    with Isolated("fragile:Fragile") as other:
+@pytest.mark.parametrize(("method", "said"), [
+    ("die", "its reader crashed"), ("compute", "over the limits of 1 s of computing"),
+    ("allocate", "it takes more than 0.2 GiB of memory")])
+def test_a_crash_and_the_limits_end_one_reader_and_no_other(method, said, monkeypatch):
+    monkeypatch.setattr(isolation, "SECONDS", 1)
+    monkeypatch.setattr(isolation, "MEMORY", 1 << 28)
+    with Isolated("fragile:Fragile") as other, Isolated("fragile:Fragile") as fragile:
         started = time.monotonic()
         with pytest.raises(UnreadableError, match=said):
             fragile.call(method)
         assert time.monotonic() < started + 30
         assert other.call("echo", 1) == [1]
+
+
+def test_who_has_much_to_hold_may_take_more(monkeypatch):
+    monkeypatch.setattr(isolation, "MEMORY", 1 << 28)
+    with Isolated("fragile:Fragile", size=1 << 30) as fragile:
+        assert fragile.call("allocate") == 1 << 28
 
 
 @pytest.mark.parametrize(("size", "said"), [(10, "20 bytes of 10"), (30, "20 bytes of 30")])

@@ -1,7 +1,10 @@
 """Classifiers in files: back as they were, without pickle, and refused where scikit-learn would trust them blindly."""
 
+import io
+import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -120,6 +123,27 @@ def test_files_that_are_damaged_or_no_classifier(file):
         file.write_bytes(broken)
         with pytest.raises(InputError, match="classifier.skops: not usable as a classifier"):
             load_classifier(file)
+
+
+@pytest.mark.parametrize(("outputs", "nodes", "said"), [
+    ("1", np.array(2), "its reader crashed"), ("-1", None, "it takes more than 4.0 GiB of memory")])
+def test_trees_at_which_scikit_learn_crashes_as_it_makes_them(outputs, nodes, said, file):
+    save_classifier(fitted("forest", standardise=False), file)
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(members["schema.json"])
+    forest = schema["content"]["content"]["steps"]["content"][0]["content"][1]["content"]["content"]
+    tree = forest["estimators_"]["content"][0]["content"]["content"]["tree_"]
+    tree["__reduce__"]["args"]["content"][2] |= {"content": outputs, "__id__": 1}
+    members["schema.json"] = json.dumps(schema)
+    if nodes is not None:
+        np.save(packed := io.BytesIO(), nodes)
+        members[tree["content"]["content"]["nodes"]["file"]] = packed.getvalue()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=f"classifier.skops: not usable as a classifier .{said}"):
+        load_classifier(file)
 
 
 def test_a_file_that_unpacks_to_too_much(file, monkeypatch):

@@ -1,5 +1,6 @@
 """Seeded damage: of bytes, of numbers that say lengths, and of what a format is made of, with its checksums right."""
 
+import base64
 import gzip
 import io
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+from pcamjax.isolation import Isolated, UnreadableError
 
 LENGTHS = (0, 1, 2, 3, 7, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 # What a format keeps at its beginning and end weighs more than the values between.
@@ -229,17 +232,30 @@ def damage_gzip(rng: random.Random, content: bytes) -> bytes:
 # HDF5
 
 def damage_hdf5(rng: random.Random, content: bytes) -> bytes:
-    """Rewrites objects of a file with HDF5 itself: other shapes, types, chunks, filters, links and attributes."""
-    stored = io.BytesIO(content)
+    """Rewrites objects of a file with HDF5 itself, which does not always live through it, in a process of its own."""
+    seed = rng.randrange(2**32)
     try:
-        with h5py.File(stored, "r+") as file:
-            names: list[str] = []
-            file.visit(names.append)
-            for _ in range(rng.choice((1, 1, 2, 3))):
-                _damage_object(rng, file, rng.choice(names or ["x"]), names)
-    except Exception:  # HDF5 itself objects: what it has written so far is damaged enough
-        pass
-    return stored.getvalue()
+        with Isolated("fuzz.mutations:Hdf5Damage") as damage:
+            return base64.b64decode(damage.call("rewrite", seed, payload=content))
+    except UnreadableError:
+        return damage_bytes(rng, content, [content])
+
+
+class Hdf5Damage:
+    """Other shapes, types, chunks, filters, links and attributes."""
+
+    def rewrite(self, seed: int, content: bytes) -> str:
+        """The damaged file in base 64."""
+        rng, stored = random.Random(seed), io.BytesIO(content)
+        try:
+            with h5py.File(stored, "r+") as file:
+                names: list[str] = []
+                file.visit(names.append)
+                for _ in range(rng.choice((1, 1, 2, 3))):
+                    _damage_object(rng, file, rng.choice(names or ["x"]), names)
+        except Exception:  # HDF5 itself objects: what it has written so far is damaged enough
+            pass
+        return base64.b64encode(stored.getvalue()).decode()
 
 
 def _damage_object(rng: random.Random, file: h5py.File, name: str, names: list[str]) -> None:
