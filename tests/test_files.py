@@ -1,11 +1,12 @@
-"""Files are whole or as they were before."""
+"""Files are whole or as they were before, and archives from outside take no more than they are said to."""
 
 import json
+import zipfile
 
 import pytest
 
 from pcamjax.errors import InputError
-from pcamjax.files import atomic_file, read_json, sha256_file, write_json
+from pcamjax.files import atomic_file, open_zip, read_json, sha256_file, write_json
 
 
 def test_a_file_is_there_only_once_it_is_whole(tmp_path):
@@ -55,3 +56,18 @@ def test_json_that_is_cut_or_none_is_refused(tmp_path, content):
 def test_the_hash_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_member_that_is_said_to_be_longer_than_the_file(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(1000))
+    with open_zip(path, 1000) as archive:
+        assert archive.read("a") == bytes(1000)
+        size = archive.getinfo("a").compress_size
+    whole = path.read_bytes()
+    directory = whole.rindex(b"PK\x01\x02") + 20
+    assert whole[directory:directory + 4] == size.to_bytes(4, "little")
+    path.write_bytes(whole[:directory] + (4 * 10**9).to_bytes(4, "little") + whole[directory + 4:])
+    with pytest.raises(ValueError, match="a member is said to be longer than the file"), open_zip(path, 1000):
+        pass
