@@ -94,7 +94,7 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     const int64_t chunk = chunk_of(positions, in.c);
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
-      std::vector<const float*> sources(taps * count);
+      std::vector<const float*> sources(taps * count + LARGEST_M, zeros.data());  // and some behind the last
       std::vector<float*> targets(count), to(count);
       std::vector<const float*> added(end.added ? count : 0);
       std::vector<float> copies;
@@ -120,9 +120,11 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
               finish.low = end.low, finish.high = end.high;
               if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
             }
-            MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, sources.data() + t * count + p,
-                                          count, weights + t * channels * width, to.data() + p, block.columns, finish,
-                                          zeros.data());
+            const float* const* from = sources.data() + t * count + p;
+            // Several taps read most of what they read before.
+            MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, from, count,
+                                          weights + t * channels * width, to.data() + p, block.columns, finish,
+                                          zeros.data(), taps == 1 ? from + rows : nullptr);
           }
       }
     });

@@ -5,139 +5,163 @@
 namespace pcamjax {
 namespace {
 
-// The positions of one row of a grid: where each reads its taps, and writes. At the first and the last of them taps may lie
-// beyond the map's edge, where zeros are; from the others to their neighbours it is `right` and `step` floats.
-struct Place {
-  const float* sources[9];
-  float* out;
+constexpr int64_t WINDOW = 1 << 14;  // floats, which stay in a core's cache
+
+// What some rows of a grid read of an image, with zeros around the map, in N vectors of channels: [height][width][N * LANES].
+struct Window {
+  int64_t first, rows;                // of the grid
+  int64_t top, left, height, width;  // in the map
+
+  // Where tap t reads for the first position of the first row.
+  int64_t offset(const Grid& grid, int64_t t) const {
+    return (grid.row_offsets[t] - top + first * grid.down) * width + grid.column_offsets[t] - left;
+  }
 };
 
-struct Row {
-  int64_t taps[9], count = 0;  // those that lie in the map's rows
-  std::vector<Place> edges;
-  Place inside;
-  int64_t positions, right, step;
-};
+// The windows that cover an image.
+std::vector<Window> windows_of(const Grid& grid) {
+  const auto [top, bottom] = std::minmax_element(grid.row_offsets.begin(), grid.row_offsets.end());
+  const auto [left, right] = std::minmax_element(grid.column_offsets.begin(), grid.column_offsets.end());
+  const int64_t width = (grid.columns - 1) * grid.right + *right - *left + 1, kernel = *bottom - *top + 1;
+  const int64_t together = std::max<int64_t>(1, (WINDOW / (width * 2 * LANES) - kernel) / grid.down + 1);
+  std::vector<Window> windows;
+  for (int64_t first = 0; first < grid.rows; first += together) {
+    const int64_t rows = std::min(together, grid.rows - first);
+    windows.push_back({first, rows, first * grid.down + *top, *left, (rows - 1) * grid.down + kernel, width});
+  }
+  return windows;
+}
 
-// finish(sum_t tap t * kernel[taps[t]]), in N vectors of channels from c on.
+// Fills a window with the channels from c on; what lies beyond the map stays as it is.
+template <int N>
+void fill(const Map& in, int64_t image, const Window& window, int64_t c, float* to) {
+  const int64_t from = std::max<int64_t>(window.left, 0), end = std::min(window.left + window.width, in.w);
+  for (int64_t y = std::max<int64_t>(window.top, 0); y < std::min(window.top + window.height, in.h); ++y) {
+    const float* position = in.data + ((image * in.h + y) * in.w + from) * in.c + c;
+    float* place = to + ((y - window.top) * window.width + from - window.left) * N * LANES;
+    for (int64_t x = from; x < end; ++x, position += in.c, place += N * LANES)
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) {
+        store(place + n * LANES, load(position + n * LANES));
+        __builtin_prefetch(position + (N + n) * LANES);  // the next channels
+      }
+  }
+}
+
+// Calls work<N>(c) for as many vectors of channels from c on as lie side by side, by two; the last may overlap the one
+// before. `change` is called before N does.
+template <typename Change, typename Work>
+void each_pair(int64_t channels, const Change& change, const Work& work) {
+  int64_t c = 0;
+  change();
+  for (; c + 2 * LANES <= channels; c += 2 * LANES) work.template operator()<2>(c);
+  if (c == channels) return;
+  change();
+  if (c + LANES <= channels) work.template operator()<1>(c);
+  if (channels % LANES) work.template operator()<1>(channels - LANES);
+}
+
+// finish(sum_t tap t * kernel[taps[t]]) of a window, in N vectors of channels from c on.
 template <int TAPS, int N>
-void strip(const Row& row, const float* kernel, int64_t channels, int64_t c, const Finish& finish) {
-  const Finish end = finish;  // which no store can change
-  const int64_t right = row.right, step = row.step, positions = row.positions;
+void convolve_window(const float* window, const Window& of, const Grid& grid, const float* kernel, const Map& out,
+                     int64_t image, int64_t c, const Finish& finish) {
+  const Finish end = finish.from(c);  // which no store can change
   Vector weights[TAPS + 1][N], shift[N];
 #pragma GCC unroll 2
-  for (int n = 0; n < N; ++n) shift[n] = load(finish.shift + c + n * LANES);
+  for (int n = 0; n < N; ++n) shift[n] = load(end.shift + n * LANES);
 #pragma GCC unroll 9
   for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + row.taps[t] * channels + c + n * LANES);
-  const auto at = [&](const float* const* sources, int64_t beyond, float* out) {
-    Vector sums[N];
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) sums[n] = shift[n];
+    for (int n = 0; n < N; ++n) weights[t][n] = load(kernel + grid.taps[t] * out.c + c + n * LANES);
+  const int64_t right = grid.right * N * LANES, step = grid.step_right * out.c;
+  for (int64_t y = 0; y < of.rows; ++y) {
+    const float* from[TAPS + 1];
 #pragma GCC unroll 9
     for (int t = 0; t < TAPS; ++t)
+      from[t] = window + (y * grid.down * of.width + of.offset(grid, t)) * N * LANES;
+    const int64_t row = image * out.h + grid.row_from + (of.first + y) * grid.step_down;
+    float* to = out.data + (row * out.w + grid.column_from) * out.c + c;
+    for (int64_t p = 0; p < grid.columns; ++p, to += step) {
+      Vector sums[1][N];
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[n] += load(sources[t] + beyond + n * LANES) * weights[t][n];
-#pragma GCC unroll 2
-    for (int n = 0; n < N; ++n) store(out + n * LANES, end(sums[n], c + n * LANES));
-  };
-  for (const Place& edge : row.edges) at(edge.sources, c, edge.out + c);
-  const float* from[TAPS + 1];
+      for (int n = 0; n < N; ++n) sums[0][n] = shift[n];
 #pragma GCC unroll 9
-  for (int t = 0; t < TAPS; ++t) from[t] = row.inside.sources[t] + c;
-  float* const out = row.inside.out + c;
-  for (int64_t p = 0; p < positions; ++p) at(from, p * right, out + p * step);
-}
-
-using Strip = decltype(&strip<9, 1>);
-template <int N>
-constexpr Strip STRIP[] = {strip<0, N>, strip<1, N>, strip<2, N>, strip<3, N>, strip<4, N>,
-                           strip<5, N>, strip<6, N>, strip<7, N>, strip<8, N>, strip<9, N>};
-
-Row row_of(const Map& in, const Map& out, const Grid& grid, int64_t image, int64_t y, const float* zeros) {
-  Row row;
-  row.right = grid.right * in.c, row.step = grid.step_right * out.c;
-  int64_t first = 0, last = grid.columns;  // the columns all of whose taps lie in the map
-  std::vector<int64_t> rows, columns;
-  for (size_t t = 0; t < grid.taps.size(); ++t) {
-    const int64_t y_in = y * grid.down + grid.row_offsets[t], offset = grid.column_offsets[t];
-    if (y_in < 0 || y_in >= in.h) continue;
-    row.taps[row.count++] = grid.taps[t];
-    rows.push_back((image * in.h + y_in) * in.w);
-    columns.push_back(offset);
-    while (first < grid.columns && first * grid.right + offset < 0) ++first;
-    while (last > 0 && (last - 1) * grid.right + offset >= in.w) --last;
-  }
-  last = std::max(first, last);
-  const auto place = [&](int64_t x) {
-    Place at;
-    for (int64_t t = 0; t < row.count; ++t) {
-      const int64_t column = x * grid.right + columns[t];
-      at.sources[t] = 0 <= column && column < in.w ? in.data + (rows[t] + column) * in.c : zeros;
+      for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) sums[0][n] += load(from[t] + p * right + n * LANES) * weights[t][n];
+      end(sums, N * LANES);
+#pragma GCC unroll 2
+      for (int n = 0; n < N; ++n) store(to + n * LANES, sums[0][n]);
     }
-    const int64_t y_out = image * out.h + grid.row_from + y * grid.step_down;
-    at.out = out.data + (y_out * out.w + grid.column_from + x * grid.step_right) * out.c;
-    return at;
-  };
-  for (int64_t x = 0; x < first; ++x) row.edges.push_back(place(x));
-  for (int64_t x = last; x < grid.columns; ++x) row.edges.push_back(place(x));
-  row.inside = place(first), row.positions = last - first;
-  return row;
+  }
 }
+
+using ConvolveWindow = decltype(&convolve_window<9, 1>);
+template <int N>
+constexpr ConvolveWindow CONVOLVE_WINDOW[] = {
+    convolve_window<0, N>, convolve_window<1, N>, convolve_window<2, N>, convolve_window<3, N>, convolve_window<4, N>,
+    convolve_window<5, N>, convolve_window<6, N>, convolve_window<7, N>, convolve_window<8, N>, convolve_window<9, N>};
 
 void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const Map& out,
                const std::vector<Grid>& grids, const Epilogue& end = {}) {
   const std::vector<float> zeros(in.c);
   const Finish finish{end.shift ? end.shift : zeros.data(), nullptr, end.low, end.high, end.gain, end.offset};
-  parallel_for(pool, in.b * grids[0].rows, [&](int64_t i) {
-    for (const Grid& grid : grids) {
-      const int64_t image = i / grids[0].rows, y = i % grids[0].rows;
-      if (y >= grid.rows) continue;
-      const Row row = row_of(in, out, grid, image, y, zeros.data());
-      const auto by = [&]<int N>(int64_t c) { STRIP<N>[row.count](row, kernel, in.c, c, finish); };
-      int64_t c = 0;
-      for (; c + 2 * LANES <= in.c; c += 2 * LANES) by.template operator()<2>(c);
-      if (c + LANES <= in.c) by.template operator()<1>(c);
-      if (in.c % LANES) by.template operator()<1>(in.c - LANES);
-    }
-  });
+  for (const Grid& grid : grids) {
+    const std::vector<Window> windows = windows_of(grid);
+    parallel_for(pool, in.b * std::ssize(windows), [&](int64_t i) {
+      const int64_t image = i / std::ssize(windows);
+      const Window& window = windows[i % std::ssize(windows)];
+      const int64_t size = window.height * window.width * 2 * LANES;
+      const Buffer values(size);
+      each_pair(in.c, [&] { std::fill_n(values.get(), size, 0.0f); }, [&]<int N>(int64_t c) {
+        fill<N>(in, image, window, c, values.get());
+        CONVOLVE_WINDOW<N>[grid.taps.size()](values.get(), window, grid, kernel, out, image, c, finish);
+      });
+    });
+  }
 }
 
-// Each image adds up its own sums, a vector after the other; they are added in order.
+// Each image adds up its own sums; they are added in order.
 void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, float* out, const Grid& grid) {
-  const std::vector<float> zeros(in.c);
-  const int64_t count = grid.columns, vectors = ceil_div(in.c, LANES), size = 9 * vectors * LANES;
+  const int64_t size = 9 * in.c;
+  const std::vector<Window> windows = windows_of(grid);
   const Buffer sums(in.b * size);
   parallel_for(pool, in.b, [&](int64_t image) {
-    float* sum = sums.get() + image * size;
-    std::fill_n(sum, size, 0.0f);
-    std::vector<const float*> sources(9 * count);
-    for (int64_t y = 0; y < grid.rows; ++y) {
-      const int64_t first = (image * grid.rows + y) * count;
-      read_positions(in, grid, first, count, zeros.data(), sources.data());
-      each_vector(in.c, [&](int64_t c, int64_t number) {
-        Vector totals[9];
-        float* place = sum + number * 9 * LANES;
+    const Buffer values(windows[0].height * windows[0].width * 2 * LANES);  // the first is the largest
+    each_pair(in.c, [&] {}, [&]<int N>(int64_t c) {
+      Vector totals[9][N] = {};
+      for (const Window& window : windows) {
+        std::fill_n(values.get(), window.height * window.width * N * LANES, 0.0f);
+        fill<N>(in, image, window, c, values.get());
+        for (int64_t y = 0; y < window.rows; ++y) {
+          const float* from[9];
 #pragma GCC unroll 9
-        for (int t = 0; t < 9; ++t) totals[t] = load(place + t * LANES);
-        for (int64_t p = 0; p < count; ++p) {
-          const Vector v = load(slope.data + (first + p) * in.c + c);
+          for (int t = 0; t < 9; ++t)
+            from[t] = values.get() + (y * grid.down * window.width + window.offset(grid, t)) * N * LANES;
+          const float* by = slope.data + ((image * grid.rows + window.first + y) * grid.columns) * in.c + c;
+          for (int64_t p = 0; p < grid.columns; ++p, by += in.c) {
+            Vector v[N];
+#pragma GCC unroll 2
+            for (int n = 0; n < N; ++n) v[n] = load(by + n * LANES);
 #pragma GCC unroll 9
-          for (int t = 0; t < 9; ++t) totals[t] += load(sources[t * count + p] + c) * v;
+            for (int t = 0; t < 9; ++t)
+#pragma GCC unroll 2
+              for (int n = 0; n < N; ++n) totals[t][n] += load(from[t] + p * grid.right * N * LANES + n * LANES) * v[n];
+          }
         }
+      }
 #pragma GCC unroll 9
-        for (int t = 0; t < 9; ++t) store(place + t * LANES, totals[t]);
-      });
-    }
+      for (int t = 0; t < 9; ++t)
+#pragma GCC unroll 2
+        for (int n = 0; n < N; ++n) store(sums.get() + image * size + t * in.c + c + n * LANES, totals[t][n]);
+    });
   });
-  each_vector(in.c, [&](int64_t c, int64_t number) {
-    for (int t = 0; t < 9; ++t) {
+  for (int64_t t = 0; t < 9; ++t)
+    each_vector(in.c, [&](int64_t c, int64_t) {
       Vector total = {};
-      for (int64_t image = 0; image < in.b; ++image) total += load(sums.get() + image * size + (number * 9 + t) * LANES);
+      for (int64_t image = 0; image < in.b; ++image) total += load(sums.get() + image * size + t * in.c + c);
       store(out + t * in.c + c, total);
-    }
-  });
+    });
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,

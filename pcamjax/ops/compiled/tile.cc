@@ -6,7 +6,16 @@ namespace {
 
 template <int M, int N>
 void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-              float* const* out, int64_t columns, const Finish& finish, const float* zeros) {
+              float* const* out, int64_t columns, const Finish& finish, const float* zeros,
+              const float* const* ahead) {
+  if (ahead)  // what is written, and read at the end, is fetched meanwhile
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        __builtin_prefetch(out[m] + n * LANES, 1);
+        if (finish.added) __builtin_prefetch(finish.added[m] + n * LANES);
+      }
   Vector sums[M][N], shift[N];
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) shift[n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
@@ -25,39 +34,35 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
       weights += channels * N * LANES;
       continue;
     }
-    for (int64_t c = 0; c < channels; ++c, weights += N * LANES) {
-      Vector b[N];
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) b[n] = load(weights + n * LANES);
+    for (int64_t c = 0; c < channels;) {
+      if (ahead)
 #pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m) __builtin_prefetch(ahead[m] + c);
+      for (const int64_t line = std::min(c + LINE, channels); c < line; ++c, weights += N * LANES) {
+        Vector b[N];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
+        for (int n = 0; n < N; ++n) b[n] = load(weights + n * LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+          for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
+      }
     }
   }
-  if (columns == N * LANES && finish.is_plain()) {
+  finish(sums, columns);
+  if (columns == N * LANES) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) store(out[m] + n * LANES, sums[m][n]);
     return;
   }
-  const Finish end = finish;  // which no store can change
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
-    if (columns == N * LANES) {
+    float row[N * LANES];
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        if (finish.added) sums[m][n] += load(finish.added[m] + n * LANES);
-        store(out[m] + n * LANES, end(sums[m][n], n * LANES));
-      }
-    } else {
-      float row[N * LANES] = {};
-      if (finish.added) std::copy_n(finish.added[m], columns, row);
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) store(row + n * LANES, end(load(row + n * LANES) + sums[m][n], n * LANES));
-      std::copy_n(row, columns, out[m]);
-    }
+    for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m][n]);
+    std::copy_n(row, columns, out[m]);
   }
 }
 

@@ -27,6 +27,7 @@ constexpr int LANES = 8, MAX_N = 2, MAX_M[] = {0, 6, 6};
 constexpr int LANES = 4, MAX_N = 4, MAX_M[] = {0, 8, 8, 6, 6};
 #endif
 constexpr int LARGEST_M = 12;
+constexpr int64_t LINE = 16;  // floats of a cache line
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 
@@ -128,25 +129,53 @@ struct Finish {
   float low = -INFINITY, high = INFINITY;
   const float *gain = nullptr, *offset = nullptr;
 
-  // Whether sums with their shift are stored as they are.
-  bool is_plain() const { return !added && !gain && low == -INFINITY && high == INFINITY; }
+  // The same for the columns from `column` on, of what goes by column.
+  Finish from(int64_t column) const {
+    const auto moved = [column](const float* values) { return values ? values + column : nullptr; };
+    return {moved(shift), added, low, high, moved(gain), moved(offset)};
+  }
 
-  // Of a sum to which shift and what is added have been added.
-  Vector operator()(Vector sum, int64_t column) const {
+  // Of sums to which the shift has been added, in place; one step for all of them after the other, so that they stay in
+  // their registers.
+  template <int M, int N>
+  void operator()(Vector (&sums)[M][N], int64_t columns) const {
+    if (added)
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        float row[N * LANES] = {};
+        if (columns < N * LANES) std::copy_n(added[m], columns, row);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[m][n] += load((columns < N * LANES ? row : added[m]) + n * LANES);
+      }
     const Vector least = Vector{} + low, most = Vector{} + high;
-    if (low > -INFINITY) sum = sum < least ? least : sum;  // nan stays nan
-    if (high < INFINITY) sum = sum > most ? most : sum;
-    return gain ? sum * load(gain + column) + load(offset + column) : sum;
+    if (low > -INFINITY)
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[m][n] = sums[m][n] < least ? least : sums[m][n];  // nan stays nan
+    if (high < INFINITY)
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[m][n] = sums[m][n] > most ? most : sums[m][n];
+    if (gain)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        const Vector by = load(gain + n * LANES), more = load(offset + n * LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) sums[m][n] = sums[m][n] * by + more;
+      }
   }
 };
 
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
 // Multiply: out[m][:] = finish(sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]); a tap all of whose rows are
-// `zeros` is left out.
+// `zeros` is left out. `ahead`, if not null, are the rows of the next call, which are fetched into the cache meanwhile.
 // Correlate: out[m][:] += sum_p a[p][m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
-                          float* const* out, int64_t columns, const Finish& finish, const float* zeros);
+                          float* const* out, int64_t columns, const Finish& finish, const float* zeros,
+                          const float* const* ahead);
 using Correlate = void (*)(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];
