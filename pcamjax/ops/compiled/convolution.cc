@@ -176,22 +176,28 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
     std::vector<const float*> sources(part.taps.size() * chunk);
     std::vector<float> copies;
     const float *from[MOST_POSITIONS], *by[MOST_POSITIONS];
+    const Buffer some(chunk * MAX_N * LANES);  // slopes of positions inside, one after the other
     for (int64_t first = begin; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first);
       read_runs(in, part, run, first, count, zeros.data(), sources.data(), copies);
-      for (int64_t t = 0; t < count_taps; ++t)
-        for (const auto& block : columns.list)
-          for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors]) {
-            const int64_t m = std::min<int64_t>(MAX_M[block.vectors], c_end - c);
-            int64_t inside = 0;  // positions beyond the edges are zeros and add nothing
-            for (int64_t p = 0; p < count; ++p)
-              if (const float* source = sources[t * count + p]; source != zeros.data()) {
-                from[inside] = source + c;
-                by[inside++] = slopes + (first + p) * width + block.from;
-              }
-            CORRELATE[block.vectors][m](inside, from, by, sum + ((tap_from + t) * channels + c) * width + block.from,
-                                        width);
+      for (int64_t t = 0; t < count_taps; ++t) {
+        int64_t inside = 0;  // positions beyond the edges are zeros and add nothing
+        for (int64_t p = 0; p < count; ++p)
+          if (const float* source = sources[t * count + p]; source != zeros.data()) {
+            from[inside] = source;
+            by[inside++] = slopes + (first + p) * width;
           }
+        for (const auto& block : columns.list) {
+          const bool all = inside == count;
+          const int64_t step = all ? width : block.vectors * LANES;
+          const float* slopes_of = all ? slopes + first * width + block.from : some.get();
+          if (!all)
+            for (int64_t p = 0; p < inside; ++p) std::copy_n(by[p] + block.from, step, some.get() + p * step);
+          for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors])
+            CORRELATE[block.vectors][std::min<int64_t>(MAX_M[block.vectors], c_end - c)](
+                inside, from, c, slopes_of, step, sum + ((tap_from + t) * channels + c) * width + block.from, width);
+        }
+      }
     }
   });
   if (direct) return;

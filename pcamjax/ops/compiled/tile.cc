@@ -67,17 +67,19 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
 }
 
 template <int M, int N>
-void correlate(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step) {
+void correlate(int64_t count, const float* const* a, int64_t from, const float* b, int64_t b_step, float* out,
+               int64_t out_step) {
   Vector sums[M][N];
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sums[m][n] = load(out + m * out_step + n * LANES);
-  for (int64_t p = 0; p < count; ++p) {
-    const float* row = a[p];
+  for (int64_t p = 0; p < count; ++p, b += b_step) {
+    const float* row = a[p] + from;
+    __builtin_prefetch(row + LINE);  // which the next calls read
     Vector v[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) v[n] = load(b[p] + n * LANES);
+    for (int n = 0; n < N; ++n) v[n] = load(b + n * LANES);
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4

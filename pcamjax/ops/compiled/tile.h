@@ -172,11 +172,12 @@ struct Finish {
 //
 // Multiply: out[m][:] = finish(sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]); a tap all of whose rows are
 // `zeros` is left out. `ahead`, if not null, are the rows of the next call, which are fetched into the cache meanwhile.
-// Correlate: out[m][:] += sum_p a[p][m] * b[p][:].
+// Correlate: out[m][:] += sum_p a[p][from + m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
                           float* const* out, int64_t columns, const Finish& finish, const float* zeros,
                           const float* const* ahead);
-using Correlate = void (*)(int64_t count, const float* const* a, const float* const* b, float* out, int64_t out_step);
+using Correlate = void (*)(int64_t count, const float* const* a, int64_t from, const float* b, int64_t b_step, float* out,
+                           int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];
 

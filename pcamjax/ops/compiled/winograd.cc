@@ -96,6 +96,8 @@ void gather(const Map& in, const Grid& grid, int64_t first, int64_t count, const
   for (int64_t p = 0; p < count; ++p)
     for (int64_t c = 0; c < in.c; c += LANES) {
       Vector from[FROM * FROM], places[INS];
+      if (p + 1 < count)
+        for (int i = 0; i < FROM * FROM; ++i) __builtin_prefetch(sources[i * count + p + 1] + c);
       for (int i = 0; i < FROM * FROM; ++i) from[i] = load(sources[i * count + p] + c);
       both_axes<FROM, IN>(from, places, transform);
       for (int i = 0; i < INS; ++i) store(to + i * place_step + p * in.c + c, places[i]);
@@ -134,9 +136,9 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
   const std::vector<float> zeros(in.c);
   const Grid reads = tiles_of(out, IN, top, left), writes = tiles_of(out, OUT, 0, 0);
   const int64_t tiles = in.b * reads.rows * reads.columns;
-  // Tiles worked on together: their places should stay in a core's cache, but the kernels are read anew for each chunk.
-  const int64_t fitting = std::clamp<int64_t>((int64_t{1} << 18) / (INS * in.c), 24, 96);
-  const int64_t chunk = std::min(ceil_div(tiles, threads_of(pool)), std::max(fitting, in.c * out.c / 1024));
+  // Tiles worked on together: few, for their places to stay in a core's cache, but the kernels are read anew each time.
+  const int64_t together = std::max<int64_t>(24, in.c * out.c / 1024 / LARGEST_M * LARGEST_M);
+  const int64_t chunk = std::min(ceil_div(tiles, threads_of(pool)), together);
   parallel_for(pool, ceil_div(tiles, chunk), [&](int64_t i) {
     const int64_t first = i * chunk, count = std::min(chunk, tiles - first);
     static thread_local std::vector<float> scratch;
@@ -201,16 +203,13 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
       const int64_t place = i / groups, from = i % groups * group, end = std::min(from + group, in.c);
       float* sum = sums.get() + place * size;
       if (!first) std::fill(sum + from * slope.c, sum + end * slope.c, 0.0f);
-      std::vector<const float*> rows(count), slopes_of(count);
-      for (const auto& block : columns.list) {
-        for (int64_t p = 0; p < count; ++p)
-          slopes_of[p] = gradients.get() + (place * count + p) * slope.c + block.from;
-        for (int64_t c = from; c < end; c += MAX_M[block.vectors]) {
-          for (int64_t p = 0; p < count; ++p) rows[p] = inputs.get() + (place * count + p) * in.c + c;
+      std::vector<const float*> rows(count);
+      for (int64_t p = 0; p < count; ++p) rows[p] = inputs.get() + (place * count + p) * in.c;
+      for (const auto& block : columns.list)
+        for (int64_t c = from; c < end; c += MAX_M[block.vectors])
           CORRELATE[block.vectors][std::min<int64_t>(MAX_M[block.vectors], end - c)](
-              count, rows.data(), slopes_of.data(), sum + c * slope.c + block.from, slope.c);
-        }
-      }
+              count, rows.data(), c, gradients.get() + place * count * slope.c + block.from, slope.c,
+              sum + c * slope.c + block.from, slope.c);
     });
   }
   parallel_for(pool, in.c, [&](int64_t c) {
