@@ -4,7 +4,7 @@
     PYTHONPATH=.:tests python -m fuzz.campaign --count=500 --readers=run_json,csv_tables --folder=runs/fuzz
 
 A case is a function of (reader, number), so it can be made again: --readers=run_json --only=17. A worker process reads;
-one that dies, takes more than a gigabyte above what whole files take, or is silent for 20 s is a finding, and another
+one that dies, takes more than a gigabyte above what whole files take, or is silent for two minutes is a finding, and another
 goes on after it. What is done lies in <folder>/<reader>.json, and is not done again.
 """
 
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-SECONDS = 20  # of silence, after which a case counts as hanging
+SECONDS = 120  # of silence, after which a case counts as hanging: an isolated reader is ended after 30 of computing
 MEMORY = 1 << 30  # bytes beyond those after whole files
 
 

@@ -6,10 +6,11 @@ namespace {
 
 constexpr int64_t MOST_POSITIONS = 240;  // worked on together
 
-// Positions worked on together: few enough for their patches to stay in a core's cache.
-int64_t chunk_of(int64_t positions, int64_t channels) {
+// Positions worked on together: few enough for their patches to stay in a core's cache, and for threads to end together.
+int64_t chunk_of(int64_t positions, int64_t channels, int64_t threads) {
   const int64_t fitting = std::max<int64_t>(24, (int64_t{1} << 16) / std::max<int64_t>(channels, 1));
-  return std::min<int64_t>(positions, std::min<int64_t>(fitting / 24 * 24, MOST_POSITIONS));
+  const int64_t even = std::max<int64_t>(48, ceil_div(positions, 6 * threads) + 23);
+  return std::min<int64_t>(positions, std::min({fitting / 24 * 24, even / 24 * 24, MOST_POSITIONS}));
 }
 
 // How many taps are read at once: of few channels all those of a kernel's row, which lie side by side in the map.
@@ -91,13 +92,15 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     const int64_t taps = places / run, channels = in.c * run;
     const std::vector<float> zeros(channels);
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
-    const int64_t chunk = chunk_of(positions, in.c);
+    const int64_t chunk = chunk_of(positions, in.c, threads_of(pool));
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
-      std::vector<const float*> sources(taps * count + LARGEST_M, zeros.data());  // and some behind the last
-      std::vector<float*> targets(count), to(count);
-      std::vector<const float*> added(end.added ? count : 0);
-      std::vector<float> copies;
+      static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
+      static thread_local std::vector<float*> targets, to;
+      static thread_local std::vector<float> copies;
+      sources.resize(taps * count);
+      sources.resize(taps * count + LARGEST_M, zeros.data());  // is read behind the last
+      targets.resize(count), to.resize(count), added.resize(end.added ? count : 0);
       read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
       write_positions(out, grid, first, count, targets.data());
       for (const auto& block : columns.list) {
@@ -140,7 +143,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   const bool small = run > 1 || size <= (int64_t{1} << 16);
   const int64_t pieces = small ? std::min<int64_t>(threads_of(pool), positions) : 1;
   const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
-  const int64_t chunk = small ? std::min<int64_t>(chunk_of(positions, in.c + slope.c), MOST_POSITIONS) : MOST_POSITIONS;
+  const int64_t chunk = small ? chunk_of(positions, in.c + slope.c, threads_of(pool)) : MOST_POSITIONS;
   const std::vector<float> zeros(channels);
   const Columns columns(slope.c);
   const bool direct = pieces == 1 && width == slope.c;  // then the sums are the result
@@ -173,10 +176,11 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
     const int64_t count_taps = part.taps.size() / run;
     for (int64_t t = tap_from; t < tap_from + count_taps; ++t)
       std::fill(sum + (t * channels + c_from) * width, sum + (t * channels + c_end) * width, 0.0f);
-    std::vector<const float*> sources(part.taps.size() * chunk);
-    std::vector<float> copies;
+    static thread_local std::vector<const float*> sources;
+    static thread_local std::vector<float> copies;
+    sources.resize(part.taps.size() * chunk);
     const float *from[MOST_POSITIONS], *by[MOST_POSITIONS];
-    const Buffer some(chunk * MAX_N * LANES);  // slopes of positions inside, one after the other
+    float* const some = scratch(chunk * MAX_N * LANES);  // slopes of positions inside, one after the other
     for (int64_t first = begin; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first);
       read_runs(in, part, run, first, count, zeros.data(), sources.data(), copies);
@@ -190,9 +194,9 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
         for (const auto& block : columns.list) {
           const bool all = inside == count;
           const int64_t step = all ? width : block.vectors * LANES;
-          const float* slopes_of = all ? slopes + first * width + block.from : some.get();
+          const float* slopes_of = all ? slopes + first * width + block.from : some;
           if (!all)
-            for (int64_t p = 0; p < inside; ++p) std::copy_n(by[p] + block.from, step, some.get() + p * step);
+            for (int64_t p = 0; p < inside; ++p) std::copy_n(by[p] + block.from, step, some + p * step);
           for (int64_t c = c_from; c < c_end; c += MAX_M[block.vectors])
             CORRELATE[block.vectors][std::min<int64_t>(MAX_M[block.vectors], c_end - c)](
                 inside, from, c, slopes_of, step, sum + ((tap_from + t) * channels + c) * width + block.from, width);

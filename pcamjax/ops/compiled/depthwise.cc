@@ -112,10 +112,10 @@ void depthwise(ffi::ThreadPool& pool, const Map& in, const float* kernel, const 
       const int64_t image = i / std::ssize(windows);
       const Window& window = windows[i % std::ssize(windows)];
       const int64_t size = window.height * window.width * 2 * LANES;
-      const Buffer values(size);
-      each_pair(in.c, [&] { std::fill_n(values.get(), size, 0.0f); }, [&]<int N>(int64_t c) {
-        fill<N>(in, image, window, c, values.get());
-        CONVOLVE_WINDOW<N>[grid.taps.size()](values.get(), window, grid, kernel, out, image, c, finish);
+      float* const values = scratch(size);
+      each_pair(in.c, [&] { std::fill_n(values, size, 0.0f); }, [&]<int N>(int64_t c) {
+        fill<N>(in, image, window, c, values);
+        CONVOLVE_WINDOW<N>[grid.taps.size()](values, window, grid, kernel, out, image, c, finish);
       });
     });
   }
@@ -127,17 +127,17 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   const std::vector<Window> windows = windows_of(grid);
   const Buffer sums(in.b * size);
   parallel_for(pool, in.b, [&](int64_t image) {
-    const Buffer values(windows[0].height * windows[0].width * 2 * LANES);  // the first is the largest
+    float* const values = scratch(windows[0].height * windows[0].width * 2 * LANES);  // the first is the largest
     each_pair(in.c, [&] {}, [&]<int N>(int64_t c) {
       Vector totals[9][N] = {};
       for (const Window& window : windows) {
-        std::fill_n(values.get(), window.height * window.width * N * LANES, 0.0f);
-        fill<N>(in, image, window, c, values.get());
+        std::fill_n(values, window.height * window.width * N * LANES, 0.0f);
+        fill<N>(in, image, window, c, values);
         for (int64_t y = 0; y < window.rows; ++y) {
           const float* from[9];
 #pragma GCC unroll 9
           for (int t = 0; t < 9; ++t)
-            from[t] = values.get() + (y * grid.down * window.width + window.offset(grid, t)) * N * LANES;
+            from[t] = values + (y * grid.down * window.width + window.offset(grid, t)) * N * LANES;
           const float* by = slope.data + ((image * grid.rows + window.first + y) * grid.columns) * in.c + c;
           for (int64_t p = 0; p < grid.columns; ++p, by += in.c) {
             Vector v[N];

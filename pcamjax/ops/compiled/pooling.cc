@@ -19,7 +19,8 @@ ffi::Error maximum(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultBuf
   const Grid grid = windows_of(out, window, stride, top, left);
   const std::vector<float> lowest(in.c, -std::numeric_limits<float>::infinity());
   parallel_for(pool, out.b * out.h, [&](int64_t i) {
-    std::vector<const float*> sources(window * window * out.w);
+    static thread_local std::vector<const float*> sources;
+    sources.resize(window * window * out.w);
     read_positions(in, grid, i * out.w, out.w, lowest.data(), sources.data());
     for (int64_t p = 0; p < out.w; ++p)
       each_vector(in.c, [&](int64_t c, int64_t) {
@@ -42,7 +43,8 @@ ffi::Error by_input(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
   const std::vector<float> lowest(in.c, -std::numeric_limits<float>::infinity());
   parallel_for(pool, in.b, [&](int64_t image) {
     std::fill_n(out.data + image * in.h * in.w * in.c, in.h * in.w * in.c, 0.0f);
-    std::vector<const float*> sources(window * window * s.w);
+    static thread_local std::vector<const float*> sources;
+    sources.resize(window * window * s.w);
     for (int64_t row = image * s.h; row < (image + 1) * s.h; ++row) {
       read_positions(in, grid, row * s.w, s.w, lowest.data(), sources.data());
       for (int64_t p = 0; p < s.w; ++p)

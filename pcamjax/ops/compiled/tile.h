@@ -91,6 +91,18 @@ class Buffer {
   Block block_;
 };
 
+// Memory of this thread's own, aligned to a cache line, until the thread asks again: what another one has just written
+// comes slowly.
+inline float* scratch(int64_t floats) {
+  static thread_local std::unique_ptr<float, decltype(&std::free)> memory(nullptr, std::free);
+  static thread_local int64_t size = 0;
+  if (size < floats) {
+    memory.reset(static_cast<float*>(std::aligned_alloc(64, ceil_div(floats * 4, 64) * 64)));
+    size = floats;
+  }
+  return memory.get();
+}
+
 inline int64_t threads_of(ffi::ThreadPool& pool) { return std::max<int64_t>(pool.num_threads(), 1); }
 
 // Calls work(0) ... work(count - 1) on the threads of the pool and on this one; returns when all are done.

@@ -91,7 +91,8 @@ Grid tiles_of(const Map& out, int size, int64_t top, int64_t left) {
 template <int FROM, typename Transform>
 void gather(const Map& in, const Grid& grid, int64_t first, int64_t count, const float* zeros, float* to,
             int64_t place_step, Transform transform) {
-  std::vector<const float*> sources(FROM * FROM * count);
+  static thread_local std::vector<const float*> sources;  // kept: threads wait for each other to allocate
+  sources.resize(FROM * FROM * count);
   read_positions(in, grid, first, count, zeros, sources.data());
   for (int64_t p = 0; p < count; ++p)
     for (int64_t c = 0; c < in.c; c += LANES) {
@@ -141,15 +142,14 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
   const int64_t chunk = std::min(ceil_div(tiles, threads_of(pool)), together);
   parallel_for(pool, ceil_div(tiles, chunk), [&](int64_t i) {
     const int64_t first = i * chunk, count = std::min(chunk, tiles - first);
-    static thread_local std::vector<float> scratch;
-    scratch.resize(INS * count * (in.c + MAX_N * LANES) + out.c);
-    float *places = scratch.data(), *products = places + INS * count * in.c,
+    float *places = scratch(INS * count * (in.c + MAX_N * LANES) + out.c), *products = places + INS * count * in.c,
           *sink = products + INS * count * MAX_N * LANES;  // for what lies beyond the map's edge
     gather<IN>(in, reads, first, count, zeros.data(), places, count * in.c, transform_input);
-    std::vector<const float*> rows(INS * count), targets(OUTS * count);
+    static thread_local std::vector<const float*> rows, targets;
+    static thread_local std::vector<float*> sums;
+    rows.resize(INS * count), targets.resize(OUTS * count), sums.resize(INS * count);
     for (int64_t p = 0; p < INS * count; ++p) rows[p] = places + p * in.c;
     read_positions(out, writes, first, count, sink, targets.data());
-    std::vector<float*> sums(INS * count);
     const Finish finish{nullptr, nullptr, end.low, end.high, end.gain, end.offset};
     for (const auto& block : columns.list) {
       const int64_t width = block.columns, together = MAX_M[block.vectors];
@@ -203,7 +203,8 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
       const int64_t place = i / groups, from = i % groups * group, end = std::min(from + group, in.c);
       float* sum = sums.get() + place * size;
       if (!first) std::fill(sum + from * slope.c, sum + end * slope.c, 0.0f);
-      std::vector<const float*> rows(count);
+      static thread_local std::vector<const float*> rows;
+      rows.resize(count);
       for (int64_t p = 0; p < count; ++p) rows[p] = inputs.get() + (place * count + p) * in.c;
       for (const auto& block : columns.list)
         for (int64_t c = from; c < end; c += MAX_M[block.vectors])
