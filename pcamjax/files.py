@@ -118,8 +118,8 @@ def open_zip(path: str | os.PathLike, largest: int) -> Iterator[zipfile.ZipFile]
 
     Raises:
       InputError: its members take more than `largest` bytes.
-      ValueError: it has more than 10,000 members, two of one name, one longer than the file, or other than stored and
-        deflated ones.
+      ValueError: it has more than 10,000 members, two of one name, one longer than it can be, or other than stored
+        and deflated ones.
       OSError, RuntimeError, zipfile.BadZipFile: it is missing, no regular file or no archive.
     """
     require_file(path, largest)
@@ -130,9 +130,12 @@ def open_zip(path: str | os.PathLike, largest: int) -> Iterator[zipfile.ZipFile]
             raise InputError(f"unpacked it takes {size} bytes, expected {largest} at most")
         if len(members) > MOST_MEMBERS or len(set(archive.namelist())) < len(members):
             raise ValueError(f"{len(members)} members, expected {MOST_MEMBERS} at most, each once")
-        # What a member is said to take in the file is asked for as one block when it is read.
-        if any(member.compress_size > os.path.getsize(path) for member in members):
-            raise ValueError("a member is said to be longer than the file")
+        # What a member is said to take in the file is asked for as one block when it is read, and what it is said to
+        # hold decides what its reader may take; deflate packs 1,032 bytes into one at most.
+        length = os.path.getsize(path)
+        if any(member.compress_size > length or member.file_size > 1032 * (member.compress_size + 1)
+               for member in members):
+            raise ValueError("a member is said to be longer than it can be")
         # Of the other kinds some ask for gigabytes before they unpack a byte.
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1
                for member in members):

@@ -33,7 +33,7 @@ class UnreadableError(Exception):
 
 
 class Isolated:
-    """An object of `pcamjax` in a process of its own; to be used in a `with` statement.
+    """An object in a process of its own, until it is closed; a `with` statement does that.
 
     `target` is "module:class", or a function that makes the object, called with `arguments` that JSON can hold. Its
     methods take such arguments, and then bytes where `payload` is given, and return JSON values or a buffer. `size` is
@@ -49,7 +49,8 @@ class Isolated:
         self._seconds, self._memory = (round(limit * (1 + size / 2**30)) for limit in (SECONDS, MEMORY))
         self._socket = _server(module).connect()
         try:
-            _send(self._socket, _VALUE, json.dumps([self._seconds, self._memory]).encode())
+            with contextlib.suppress(OSError):  # then nobody will answer, which `call` says
+                _send(self._socket, _VALUE, json.dumps([self._seconds, self._memory]).encode())
             self.call(name, *arguments)
         except BaseException:
             self.close()

@@ -36,4 +36,4 @@ class Fragile:
             pass
 
     def allocate(self) -> int:
-        return len(bytearray(1 << 28))
+        return len(bytearray(1 << 30))

@@ -56,10 +56,10 @@ def test_any_other_error_is_one_printable_line(fragile):
 
 @pytest.mark.parametrize(("method", "said"), [
     ("die", "its reader crashed"), ("compute", "over the limits of 1 s of computing"),
-    ("allocate", "it takes more than 0.2 GiB of memory")])
+    ("allocate", "it takes more than 1.0 GiB of memory")])
 def test_a_crash_and_the_limits_end_one_reader_and_no_other(method, said, monkeypatch):
     monkeypatch.setattr(isolation, "SECONDS", 1)
-    monkeypatch.setattr(isolation, "MEMORY", 1 << 28)
+    monkeypatch.setattr(isolation, "MEMORY", 1 << 30)
     with Isolated("fragile:Fragile") as other, Isolated("fragile:Fragile") as fragile:
         started = time.monotonic()
         with pytest.raises(UnreadableError, match=said):
@@ -69,9 +69,9 @@ def test_a_crash_and_the_limits_end_one_reader_and_no_other(method, said, monkey
 
 
 def test_who_has_much_to_hold_may_take_more(monkeypatch):
-    monkeypatch.setattr(isolation, "MEMORY", 1 << 28)
+    monkeypatch.setattr(isolation, "MEMORY", 1 << 30)
     with Isolated("fragile:Fragile", size=1 << 30) as fragile:
-        assert fragile.call("allocate") == 1 << 28
+        assert fragile.call("allocate") == 1 << 30
 
 
 @pytest.mark.parametrize(("size", "said"), [(10, "20 bytes of 10"), (30, "20 bytes of 30")])

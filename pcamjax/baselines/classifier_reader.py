@@ -21,7 +21,7 @@ from pcamjax.files import parse_json
 from pcamjax.npy import read_header
 
 # Besides scikit-learn's estimators and NumPy's arrays, which skops takes for harmless. This one it does not, because
-# scikit-learn follows the numbers in it without looking: `_require_sound_forest` looks.
+# scikit-learn follows the numbers in it without looking: `_sound_tree` looks.
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
 
@@ -30,7 +30,6 @@ def read_classifier(path: str | os.PathLike) -> Pipeline:
     them. What skops and scikit-learn do with a damaged file before that, they do in this process.
 
     Raises:
-      InputError: its JSON is too large or too deep.
       Exception: whatever zipfile, json, NumPy, skops and scikit-learn say to a file that is not as it should be.
     """
     with zipfile.ZipFile(path) as archive:

@@ -126,7 +126,9 @@ def test_files_that_are_damaged_or_no_classifier(file):
 
 
 @pytest.mark.parametrize(("outputs", "nodes", "said"), [
-    ("1", np.array(2), "its reader crashed"), ("-1", None, "it takes more than 4.0 GiB of memory")])
+    ("1", np.array(2), ""),  # a segmentation fault in scikit-learn 1.9.1
+    ("-1", None, "it takes more than 4.0 GiB of memory"),
+])
 def test_trees_at_which_scikit_learn_crashes_as_it_makes_them(outputs, nodes, said, file):
     save_classifier(fitted("forest", standardise=False), file)
     with zipfile.ZipFile(file) as archive:

@@ -4,8 +4,8 @@
     PYTHONPATH=.:tests python -m fuzz.campaign --count=500 --readers=run_json,csv_tables --folder=runs/fuzz
 
 A case is a function of (reader, number), so it can be made again: --readers=run_json --only=17. A worker process reads;
-one that dies, takes more than a gigabyte above what whole files take, or is silent for two minutes is a finding, and another
-goes on after it. What is done lies in <folder>/<reader>.json, and is not done again.
+one that dies, takes more than a gigabyte above what whole files take, or is silent for two minutes is a finding, and
+another goes on after it. What is done lies in <folder>/<reader>.json, and is not done again.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-SECONDS = 120  # of silence, after which a case counts as hanging: an isolated reader is ended after 30 of computing
+SECONDS = 120  # of silence, after which a case counts as hanging; readers of their own are ended after 30 of computing
 MEMORY = 1 << 30  # bytes beyond those after whole files
 
 
@@ -101,7 +101,7 @@ def campaign(name: str, count: int, folder: Path, deadline: float) -> dict:
                                     str(stop)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         begun, ended, buffer, started = None, False, b"", time.monotonic()
         while True:
-            ready, _, _ = select.select([process.stdout], [], [], SECONDS if begun is not None else 120)
+            ready, _, _ = select.select([process.stdout], [], [], SECONDS)
             chunk = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
             if not chunk:
                 break

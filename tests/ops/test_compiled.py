@@ -87,6 +87,9 @@ def test_minimal_filtering(size, c, f, padding):
 
 @CASES
 @given(st.tuples(SIZES, SIZES), st.sampled_from([16, 17, 24, 40, 64]), STRIDES, PADDINGS)
+@example((60, 61), 40, (2, 2), "SAME")  # of several windows
+@example((45, 50), 17, (1, 1), "SAME")
+@example((9, 9), 17, (4, 5), "SAME")  # positions that no tap reads
 def test_depthwise(size, c, strides, padding):
     if fits(size, (3, 3), padding):
         options = {"strides": strides, "padding": padding}

@@ -6,11 +6,10 @@ namespace {
 
 constexpr int64_t MOST_POSITIONS = 240;  // worked on together
 
-// Positions worked on together: few enough for their patches to stay in a core's cache, and for threads to end together.
-int64_t chunk_of(int64_t positions, int64_t channels, int64_t threads) {
+// Positions worked on together: few enough for their patches to stay in a core's cache.
+int64_t chunk_of(int64_t positions, int64_t channels) {
   const int64_t fitting = std::max<int64_t>(24, (int64_t{1} << 16) / std::max<int64_t>(channels, 1));
-  const int64_t even = std::max<int64_t>(48, ceil_div(positions, 6 * threads) + 23);
-  return std::min<int64_t>(positions, std::min({fitting / 24 * 24, even / 24 * 24, MOST_POSITIONS}));
+  return std::min<int64_t>(positions, std::min<int64_t>(fitting / 24 * 24, MOST_POSITIONS));
 }
 
 // How many taps are read at once: of few channels all those of a kernel's row, which lie side by side in the map.
@@ -92,14 +91,15 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     const int64_t taps = places / run, channels = in.c * run;
     const std::vector<float> zeros(channels);
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
-    const int64_t chunk = chunk_of(positions, in.c, threads_of(pool));
+    const int64_t even = ceil_div(positions, 6 * threads_of(pool)) + 23;  // for the threads to end together
+    const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48) / 24 * 24);
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
       static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
       static thread_local std::vector<float*> targets, to;
       static thread_local std::vector<float> copies;
       sources.resize(taps * count);
-      sources.resize(taps * count + LARGEST_M, zeros.data());  // is read behind the last
+      sources.resize(taps * count + LARGEST_M, zeros.data());  // for `ahead` of the last
       targets.resize(count), to.resize(count), added.resize(end.added ? count : 0);
       read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
       write_positions(out, grid, first, count, targets.data());
@@ -143,7 +143,7 @@ void kernel_gradient(ffi::ThreadPool& pool, const Map& in, const Map& slope, flo
   const bool small = run > 1 || size <= (int64_t{1} << 16);
   const int64_t pieces = small ? std::min<int64_t>(threads_of(pool), positions) : 1;
   const int64_t group = small ? channels : 4 * LARGEST_M, groups = small ? 1 : taps * ceil_div(channels, group);
-  const int64_t chunk = small ? chunk_of(positions, in.c + slope.c, threads_of(pool)) : MOST_POSITIONS;
+  const int64_t chunk = small ? chunk_of(positions, in.c + slope.c) : MOST_POSITIONS;
   const std::vector<float> zeros(channels);
   const Columns columns(slope.c);
   const bool direct = pieces == 1 && width == slope.c;  // then the sums are the result

@@ -7,9 +7,10 @@ namespace {
 
 constexpr int64_t WINDOW = 1 << 14;  // floats, which stay in a core's cache
 
-// What some rows of a grid read of an image, with zeros around the map, in N vectors of channels: [height][width][N * LANES].
+// What some rows of a grid read of an image, with zeros around the map: [height][width][N * LANES], in N vectors of
+// channels. It is copied, for each value is read nine times and no edge is in the way then.
 struct Window {
-  int64_t first, rows;                // of the grid
+  int64_t first, rows;               // of the grid
   int64_t top, left, height, width;  // in the map
 
   // Where tap t reads for the first position of the first row.
@@ -20,6 +21,7 @@ struct Window {
 
 // The windows that cover an image.
 std::vector<Window> windows_of(const Grid& grid) {
+  if (grid.taps.empty()) return {{0, grid.rows, 0, 0, 0, 0}};  // of a stride beyond the kernel's size: zeros alone
   const auto [top, bottom] = std::minmax_element(grid.row_offsets.begin(), grid.row_offsets.end());
   const auto [left, right] = std::minmax_element(grid.column_offsets.begin(), grid.column_offsets.end());
   const int64_t width = (grid.columns - 1) * grid.right + *right - *left + 1, kernel = *bottom - *top + 1;
@@ -53,7 +55,7 @@ void fill(const Map& in, int64_t image, const Window& window, int64_t c, float* 
 template <typename Change, typename Work>
 void each_pair(int64_t channels, const Change& change, const Work& work) {
   int64_t c = 0;
-  change();
+  if (channels >= 2 * LANES) change();
   for (; c + 2 * LANES <= channels; c += 2 * LANES) work.template operator()<2>(c);
   if (c == channels) return;
   change();
@@ -82,16 +84,16 @@ void convolve_window(const float* window, const Window& of, const Grid& grid, co
     const int64_t row = image * out.h + grid.row_from + (of.first + y) * grid.step_down;
     float* to = out.data + (row * out.w + grid.column_from) * out.c + c;
     for (int64_t p = 0; p < grid.columns; ++p, to += step) {
-      Vector sums[1][N];
+      Vector sums[N];
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) sums[0][n] = shift[n];
+      for (int n = 0; n < N; ++n) sums[n] = shift[n];
 #pragma GCC unroll 9
       for (int t = 0; t < TAPS; ++t)
 #pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) sums[0][n] += load(from[t] + p * right + n * LANES) * weights[t][n];
-      end(sums, N * LANES);
+        for (int n = 0; n < N; ++n) sums[n] += load(from[t] + p * right + n * LANES) * weights[t][n];
+      end.apply<1, N>(sums, N * LANES);
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) store(to + n * LANES, sums[0][n]);
+      for (int n = 0; n < N; ++n) store(to + n * LANES, sums[n]);
     }
   }
 }

@@ -48,8 +48,8 @@ inline std::vector<Grid> forward_grids(const Map& out, int64_t kh, int64_t kw, i
 }
 
 // The gradient by the input: positions that lie alike to the strides read the same taps of the output's gradient.
-inline std::vector<Grid> backward_grids(const Map& out, int64_t kh, int64_t kw, int64_t down, int64_t right, int64_t top,
-                                 int64_t left) {
+inline std::vector<Grid> backward_grids(const Map& out, int64_t kh, int64_t kw, int64_t down, int64_t right,
+                                        int64_t top, int64_t left) {
   std::vector<Grid> grids;
   for (int64_t y = 0; y < std::min(down, out.h); ++y)
     for (int64_t x = 0; x < std::min(right, out.w); ++x) {
@@ -109,8 +109,8 @@ inline void write_positions(const Map& out, const Grid& grid, int64_t first, int
   }
 }
 
-// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale lies with the
-// kernel, `added` is a map like the output, the others go by channel; null pointers add and multiply nothing.
+// What a forward convolution does to its sums: clamp(sum * scale + shift + added) * gain + offset. The scale lies with
+// the kernel, `added` is a map like the output, the others go by channel; null pointers add and multiply nothing.
 struct Epilogue {
   const float *shift = nullptr, *added = nullptr;
   float low = -INFINITY, high = INFINITY;

@@ -16,13 +16,13 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
         __builtin_prefetch(out[m] + n * LANES, 1);
         if (finish.added) __builtin_prefetch(finish.added[m] + n * LANES);
       }
-  Vector sums[M][N], shift[N];
+  Vector sums[M * N], shift[N];
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) shift[n] = finish.shift ? load(finish.shift + n * LANES) : Vector{};
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = shift[n];
+    for (int n = 0; n < N; ++n) sums[m * N + n] = shift[n];
   for (int t = 0; t < taps; ++t, rows += row_step) {
     const float* a[M];
 #pragma GCC unroll 16
@@ -45,23 +45,23 @@ void multiply(int taps, int64_t channels, const float* const* rows, int64_t row_
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-          for (int n = 0; n < N; ++n) sums[m][n] += a[m][c] * b[n];
+          for (int n = 0; n < N; ++n) sums[m * N + n] += a[m][c] * b[n];
       }
     }
   }
-  finish(sums, columns);
+  finish.apply<M, N>(sums, columns);
   if (columns == N * LANES) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) store(out[m] + n * LANES, sums[m][n]);
+      for (int n = 0; n < N; ++n) store(out[m] + n * LANES, sums[m * N + n]);
     return;
   }
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     float row[N * LANES];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m][n]);
+    for (int n = 0; n < N; ++n) store(row + n * LANES, sums[m * N + n]);
     std::copy_n(row, columns, out[m]);
   }
 }

@@ -91,8 +91,8 @@ class Buffer {
   Block block_;
 };
 
-// Memory of this thread's own, aligned to a cache line, until the thread asks again: what another one has just written
-// comes slowly.
+// Memory of this thread's own, aligned to a cache line, until its next call: once for a piece of work. What lies in
+// another core's cache would come slowly.
 inline float* scratch(int64_t floats) {
   static thread_local std::unique_ptr<float, decltype(&std::free)> memory(nullptr, std::free);
   static thread_local int64_t size = 0;
@@ -150,32 +150,32 @@ struct Finish {
   // Of sums to which the shift has been added, in place; one step for all of them after the other, so that they stay in
   // their registers.
   template <int M, int N>
-  void operator()(Vector (&sums)[M][N], int64_t columns) const {
+  void apply(Vector* sums, int64_t columns) const {
     if (added)
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         float row[N * LANES] = {};
         if (columns < N * LANES) std::copy_n(added[m], columns, row);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sums[m][n] += load((columns < N * LANES ? row : added[m]) + n * LANES);
+        for (int n = 0; n < N; ++n) sums[m * N + n] += load((columns < N * LANES ? row : added[m]) + n * LANES);
       }
-    const Vector least = Vector{} + low, most = Vector{} + high;
+    const Vector least = Vector{} + low, most = Vector{} + high;  // nan stays nan
     if (low > -INFINITY)
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sums[m][n] = sums[m][n] < least ? least : sums[m][n];  // nan stays nan
+        for (int n = 0; n < N; ++n) sums[m * N + n] = sums[m * N + n] < least ? least : sums[m * N + n];
     if (high < INFINITY)
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sums[m][n] = sums[m][n] > most ? most : sums[m][n];
+        for (int n = 0; n < N; ++n) sums[m * N + n] = sums[m * N + n] > most ? most : sums[m * N + n];
     if (gain)
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         const Vector by = load(gain + n * LANES), more = load(offset + n * LANES);
 #pragma GCC unroll 16
-        for (int m = 0; m < M; ++m) sums[m][n] = sums[m][n] * by + more;
+        for (int m = 0; m < M; ++m) sums[m * N + n] = sums[m * N + n] * by + more;
       }
   }
 };
@@ -183,13 +183,14 @@ struct Finish {
 // Two products of small matrices, by [vectors of columns][rows], compiled for each size that fits the registers.
 //
 // Multiply: out[m][:] = finish(sum_t sum_c rows[t * row_step + m][c] * weights[t][c][:]); a tap all of whose rows are
-// `zeros` is left out. `ahead`, if not null, are the rows of the next call, which are fetched into the cache meanwhile.
+// `zeros` is left out. `ahead`, if not null, are the rows of the next call, as many as of this one, which are fetched
+// into the cache meanwhile, as is what is written and added.
 // Correlate: out[m][:] += sum_p a[p][from + m] * b[p][:].
 using Multiply = void (*)(int taps, int64_t channels, const float* const* rows, int64_t row_step, const float* weights,
                           float* const* out, int64_t columns, const Finish& finish, const float* zeros,
                           const float* const* ahead);
-using Correlate = void (*)(int64_t count, const float* const* a, int64_t from, const float* b, int64_t b_step, float* out,
-                           int64_t out_step);
+using Correlate = void (*)(int64_t count, const float* const* a, int64_t from, const float* b, int64_t b_step,
+                           float* out, int64_t out_step);
 extern const Multiply MULTIPLY[5][LARGEST_M + 1];
 extern const Correlate CORRELATE[5][LARGEST_M + 1];
 

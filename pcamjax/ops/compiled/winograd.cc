@@ -152,30 +152,30 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     read_positions(out, writes, first, count, sink, targets.data());
     const Finish finish{nullptr, nullptr, end.low, end.high, end.gain, end.offset};
     for (const auto& block : columns.list) {
-      const int64_t width = block.columns, together = MAX_M[block.vectors];
+      const int64_t width = block.columns, most = MAX_M[block.vectors];
       for (int64_t p = 0; p < INS * count; ++p) sums[p] = products + p * width;
       const float* weights = kernels.get() + block.from * INS * in.c;
       for (int64_t place = 0; place < INS; ++place, weights += in.c * width)
-        for (int64_t p = place * count; p < (place + 1) * count; p += together) {
-          const int64_t m = std::min<int64_t>(together, (place + 1) * count - p);
+        for (int64_t p = place * count; p < (place + 1) * count; p += most) {
+          const int64_t m = std::min<int64_t>(most, (place + 1) * count - p);
           MULTIPLY[block.vectors][m](1, in.c, rows.data() + p, 0, weights, sums.data() + p, width, {}, nullptr,
                                        nullptr);
         }
       for (int64_t p = 0; p < count; ++p)
         for (int64_t f = 0; f < width; f += LANES) {
-          Vector from[INS], to[OUTS][1];
+          Vector from[INS], to[OUTS];
           for (int place = 0; place < INS; ++place) from[place] = load(sums[place * count + p] + f);
-          both_axes<IN, OUT>(from, *to, transform_output);
+          both_axes<IN, OUT>(from, to, transform_output);
           if (end.shift)
-            for (auto& sum : to) sum[0] += load(end.shift + block.from + f);
+            for (Vector& sum : to) sum += load(end.shift + block.from + f);
           if (end.added)
             for (int j = 0; j < OUTS; ++j)
               if (targets[j * count + p] != sink)
-                to[j][0] += load(end.added + (targets[j * count + p] - out.data) + block.from + f);
-          finish.from(block.from + f)(to, LANES);
+                to[j] += load(end.added + (targets[j * count + p] - out.data) + block.from + f);
+          finish.from(block.from + f).apply<OUTS, 1>(to, LANES);
           for (int j = 0; j < OUTS; ++j)
             if (targets[j * count + p] != sink)
-              store(const_cast<float*>(targets[j * count + p]) + block.from + f, to[j][0]);
+              store(const_cast<float*>(targets[j * count + p]) + block.from + f, to[j]);
         }
     }
   });
