@@ -117,7 +117,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
     content = (tmp_path / "large.npz").read_bytes()
     size = content.rindex(b"PK\x01\x02") + 24  # where the directory has the uncompressed size
     (tmp_path / "large.npz").write_bytes(content[:size] + b"\xfe\xff\xff\xff" + content[size + 4:])
-    with pytest.raises(InputError, match="holds 4294967"):
+    with pytest.raises(InputError, match="longer than it can be"):
         read_npz(tmp_path / "large.npz")
     np.savez(tmp_path / "both.npz", labels=np.zeros(4), scores=np.zeros(4))
     content = (tmp_path / "both.npz").read_bytes()
