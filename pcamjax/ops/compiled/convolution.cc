@@ -91,8 +91,8 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
     const int64_t taps = places / run, channels = in.c * run;
     const std::vector<float> zeros(channels);
     const Buffer packed = pack(pool, kernel, columns, grid.taps);
-    const int64_t even = ceil_div(positions, 6 * threads_of(pool)) + 23;  // for the threads to end together
-    const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48) / 24 * 24);
+    const int64_t even = ceil_div(positions, 6 * threads_of(pool) * 24) * 24;  // for the threads to end together
+    const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48));
     parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
       const int64_t first = i * chunk, count = std::min(chunk, positions - first);
       static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
