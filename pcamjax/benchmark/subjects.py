@@ -42,10 +42,6 @@ class Subject:
 
 
 OURS = "pcamjax"
-# Of all processes: glibc keeps what is freed, as in our jobs (`host_memory.keep_freed_memory`). Otherwise it
-# gives large tensors back after every use, to be zeroed by the kernel before the next: PyTorch then took 1.2 times as
-# long to train scratch #1 and 1.6 times to infer.
-ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 # The tasks in which all do the same, those of one network, those of batches alone, and those of the bare machine.
 COMPARED = ("train", "infer")
 OF_NETWORKS = (*COMPARED, "grad_cam")
