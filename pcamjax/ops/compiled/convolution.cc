@@ -65,7 +65,11 @@ Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns,
                   width = block.vectors * LANES;
     float* to = packed.get() + block.from * rows + t * kernel.in * width;
     if (block.columns < width) std::fill(to + from * width, to + end * width, 0.0f);
-    if (kernel.transposed) {  // the inner loop goes along the memory that is read
+    if (kernel.transposed) {  // the inner loop goes along the memory that is read, whose rows are asked for all at once
+      for (int64_t f = 0; f < block.columns; ++f) {
+        __builtin_prefetch(&kernel.at(taps[t], from, block.from + f));
+        __builtin_prefetch(&kernel.at(taps[t], end - 1, block.from + f));
+      }
       for (int64_t f = 0; f < block.columns; ++f)
         for (int64_t c = from; c < end; ++c) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
     } else {

@@ -22,7 +22,7 @@ struct Kernel {
   int64_t h, w, in, out;
   bool transposed;  // read as [kh,kw,out,in]
   const float* scale = nullptr;  // of each channel of the output, not of a transposed one
-  float at(int64_t tap, int64_t c, int64_t f) const {
+  const float& at(int64_t tap, int64_t c, int64_t f) const {
     return transposed ? data[(tap * out + f) * in + c] : data[(tap * in + c) * out + f];
   }
 };
