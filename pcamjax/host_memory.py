@@ -6,33 +6,39 @@ import platform
 from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
-_GLIBC = platform.libc_ver()[0] == "glibc"
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_LIBC, _VERSION = platform.libc_ver()
+_GLIBC = _LIBC == "glibc"
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # M_..., from malloc.h
+_NO_HUGE_PAGES = 15  # MADV_NOHUGEPAGE
 
 
 def environment() -> dict[str, str]:
-    """The variables with which a process should start; none where there is no glibc.
+    """The variables with which a process should start; none where there is no glibc, or it is already told something.
 
-    What is freed is kept, for touching fresh pages takes up to a third of a short step. Blocks above 128 MiB are the
-    exception: in huge pages they come anew at little cost, and one that is not at hand again when the next step asks
-    for it would stay for nothing. Where there are no huge pages, they are kept as well. See docs/performance.md.
+    What is freed is kept, for touching fresh pages takes up to a third of a short step. Blocks above 128 MiB are given
+    back: in huge pages fresh ones cost little, and a kept one that the next step cannot use stays for nothing. Where
+    there are no huge pages they are kept too. See docs/performance.md.
     """
-    if not _GLIBC:
+    given = os.environ.get(TUNABLES, "")
+    if not _GLIBC or "glibc.malloc." in given:
         return {}
     large = {"hugetlb": 1, "mmap_threshold": 128 << 20} if _has_huge_pages() else {"mmap_max": 0}
     settings = {"arena_max": 1, "trim_threshold": 1 << 40, **large}
-    return {TUNABLES: ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())}
+    return {TUNABLES: ":".join([given] * bool(given) + [f"glibc.malloc.{name}={value}"
+                                                        for name, value in settings.items()])}
 
 
 def keep_freed_memory() -> None:
     """Makes glibc keep the memory that is freed; to be called before threads are there.
 
-    For a program that cannot be started with `environment()`; it does nothing where `TUNABLES` is set or glibc is not
-    there.
+    In a process that was started with `environment()` all but huge pages for the heap is as it should be already; in
+    another the large blocks are kept too.
     """
-    if _GLIBC and TUNABLES not in os.environ:
-        for parameter, value in ((-1, -1), (-4, 0), (-8, 1)):  # M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
+    if _GLIBC and "glibc.malloc." not in os.environ.get(TUNABLES, ""):
+        for parameter, value in ((_TRIM_THRESHOLD, -1), (_MMAP_MAX, 0), (_ARENA_MAX, 1)):
             ctypes.CDLL(None).mallopt(parameter, value)
+    _keep_heap_in_small_pages()
 
 
 def give_back_freed_memory() -> None:
@@ -42,11 +48,34 @@ def give_back_freed_memory() -> None:
     """
     if _GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
+    _keep_heap_in_small_pages()
 
 
 def _has_huge_pages() -> bool:
-    """Whether Linux has them for those who ask, and glibc can ask (since 2.35)."""
-    version = ctypes.CDLL(None).gnu_get_libc_version
-    version.restype = ctypes.c_char_p
-    major, minor = version().decode().split(".")[:2]
-    return (int(major), int(minor)) >= (2, 35) and _HUGE_PAGES.exists() and "[never]" not in _HUGE_PAGES.read_text()
+    """Whether Linux has them, of 2 MiB, for those who ask, and glibc can ask."""
+    try:
+        known = "[never]" not in (_HUGE_PAGES / "enabled").read_text()
+        size = int((_HUGE_PAGES / "hpage_pmd_size").read_text())
+    except OSError:
+        return False
+    return known and size <= 2 << 20 and tuple(map(int, _VERSION.split(".")[:2])) >= (2, 35)
+
+
+def _keep_heap_in_small_pages() -> None:
+    """Where glibc asks for huge pages it does so for its heap too, whose holes Linux would fill in the course of minutes.
+
+    2 GiB of addresses are taken for the heap to grow into, next to none of which is touched.
+    """
+    if not _GLIBC or "glibc.malloc.hugetlb=1" not in os.environ.get(TUNABLES, ""):
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.mallopt(_TOP_PAD, 2**31 - 1)
+    piece = libc.malloc(64 << 20)
+    libc.mallopt(_TOP_PAD, 128 << 10)  # as it is by default
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    heap = [int(address, 16) for line in maps if line.endswith("[heap]") for address in line.split()[0].split("-")]
+    if heap:
+        libc.madvise(min(heap), max(heap) - min(heap), _NO_HUGE_PAGES)
+    libc.free(piece)

@@ -1,5 +1,6 @@
 """Our own training step, forward pass, heat maps, augmentation and input as subjects of the benchmark."""
 
+import gc
 import itertools
 import time
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from jax.experimental.serialize_executable import deserialize_and_load, serializ
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pcamjax.benchmark.material import Material
-from pcamjax.benchmark.memory import forget_peak_memory, peak_memory
+from pcamjax.benchmark.memory import peak_memory
 from pcamjax.benchmark.subjects import Work
 from pcamjax.data.augment import augment
 from pcamjax.data.batches import Batch, train_batches
 from pcamjax.data.store import Patches
 from pcamjax.explain.heat_maps import explainer
+from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.ops import compiled as kernels
 from pcamjax.ops.flops import plain_flops
 from pcamjax.training.losses import make_loss
@@ -104,10 +106,11 @@ def _compiled(function: Callable, *arguments: Any, devices: int = 1, donate: boo
 def _loaded_anew(program: tuple, devices: list[jax.Device]) -> Callable:
     """What `serialize` gave, as a job has it from an earlier start: a compilation leaves memory in pieces.
 
-    XLA does not put down all of what it has loaded from a cache itself; the benchmark's processes have none.
+    XLA cannot serialize all of a program that came from JAX's cache; the benchmark's processes use none.
     """
     jax.clear_caches()
-    forget_peak_memory()
+    gc.collect()
+    give_back_freed_memory()
     return deserialize_and_load(*program, execution_devices=devices)
 
 
