@@ -62,7 +62,7 @@ def _has_huge_pages() -> bool:
 
 
 def _keep_heap_in_small_pages() -> None:
-    """Where glibc asks for huge pages it does so for its heap too, whose holes Linux would fill in the course of minutes.
+    """Where glibc asks for huge pages it does so for its heap too, whose holes Linux would fill within minutes.
 
     2 GiB of addresses are taken for the heap to grow into, next to none of which is touched.
     """

@@ -10,74 +10,104 @@ from pcamjax import host_memory
 from pcamjax.host_memory import TUNABLES, environment
 
 ROOT = Path(__file__).resolve().parents[1]
-HUGE_PAGES = host_memory._HUGE_PAGES
+KEPT = "glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_max=0"
 SCRIPT = """
 import ctypes, sys
 from pathlib import Path
 from pcamjax.host_memory import give_back_freed_memory, keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-def resident():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if "VmRSS" in line).split()[1]) >> 10
+def mebibytes(file, name):
+    return sum(int(line.split()[1]) for line in Path("/proc/self", file).read_text().splitlines()
+               if line.startswith(name)) >> 10
 size = int(sys.argv[1]) << 20
 keep_freed_memory()
 block = libc.malloc(size)
 ctypes.memset(block, 1, size)
-huge = sum(int(line.split()[1]) for line in Path("/proc/self/smaps").read_text().splitlines()
-           if line.startswith("AnonHugePages")) >> 10
-full = resident()
+huge, full = mebibytes("smaps", "AnonHugePages"), mebibytes("status", "VmRSS")
 libc.free(block)
-kept = resident()
+kept = mebibytes("status", "VmRSS")
 give_back_freed_memory()
-print(full, kept, resident(), huge)
+print(full, kept, mebibytes("status", "VmRSS"), huge)
 """
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have their own ways")
 
 
+@pytest.fixture(autouse=True)
+def no_tunables(monkeypatch):
+    monkeypatch.delenv(TUNABLES, raising=False)
+    monkeypatch.delenv("PCAMJAX_STARTED", raising=False)
+
+
+@pytest.fixture
+def huge_pages(monkeypatch, tmp_path):
+    """Writes what Linux says of its huge pages."""
+    monkeypatch.setattr(host_memory, "_HUGE_PAGES", tmp_path)
+
+    def write(enabled: str, size: int) -> None:
+        (tmp_path / "enabled").write_text(f"{enabled}\n")
+        (tmp_path / "hpage_pmd_size").write_text(f"{size}\n")
+    return write
+
+
 def resident_mebibytes(block: int, variables: dict[str, str]) -> tuple[int, ...]:
-    """Of a process: with the block, after it was freed, after memory was given back; and what lies in huge pages."""
-    clean = {name: value for name, value in os.environ.items() if name != TUNABLES}
+    """Of a process: with the block, after it was freed, after memory was given back; and what lay in huge pages."""
     said = subprocess.run([sys.executable, "-c", SCRIPT, str(block)], capture_output=True, text=True, check=True,
-                          cwd=ROOT, env=clean | variables)
+                          cwd=ROOT, env=os.environ | variables)
     return tuple(map(int, said.stdout.split()))
 
 
-@pytest.mark.parametrize("tunables", [
-    pytest.param(None, id="asked_by_the_process"),
-    pytest.param("glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_max=0",
-                 id="asked_as_it_starts")])
-def test_freed_memory_is_kept_until_it_is_given_back(tunables):
-    full, kept, given_back, _ = resident_mebibytes(200, {TUNABLES: tunables} if tunables else {})
+@pytest.mark.parametrize("variables", [
+    pytest.param({}, id="asked_by_the_process"),
+    pytest.param({TUNABLES: "glibc.pthread.rseq=0"}, id="beside_other_tunables"),
+    pytest.param({TUNABLES: KEPT}, id="asked_as_it_starts")])
+def test_freed_memory_is_kept_until_it_is_given_back(variables):
+    full, kept, given_back, _ = resident_mebibytes(200, variables)
     assert kept > full - 20 and given_back < full - 180
 
 
-@pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="Linux has no huge pages")
-def test_with_huge_pages_only_small_blocks_are_kept():
-    full, kept, *_ = resident_mebibytes(100, environment())
-    assert kept > full - 10
+def test_with_huge_pages_they_hold_large_blocks_alone_which_are_not_kept():
+    if "hugetlb" not in environment().get(TUNABLES, ""):
+        pytest.skip("Linux or glibc has no huge pages for those who ask")
+    full, kept, given_back, huge = resident_mebibytes(100, environment())
+    assert kept > full - 10 and given_back < full - 90 and huge < 20
     full, kept, _, huge = resident_mebibytes(200, environment())
-    assert kept < full - 180 and huge > 180
+    assert kept < full - 180 and huge > 100
 
 
-@pytest.mark.parametrize("setting", ["always madvise [never]\n", None])
-def test_without_huge_pages_all_is_kept(setting, monkeypatch, tmp_path):
-    if setting:
-        (tmp_path / "enabled").write_text(setting)
-    monkeypatch.setattr(host_memory, "_HUGE_PAGES", tmp_path / "enabled")
-    assert environment()[TUNABLES].endswith(":glibc.malloc.mmap_max=0")
+def test_huge_pages_are_asked_for_where_linux_has_them(huge_pages, monkeypatch):
+    huge_pages("always [madvise] never", 2 << 20)
+    monkeypatch.setattr(host_memory, "_VERSION", "2.35")
+    assert environment()[TUNABLES].endswith(":glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=134217728")
 
 
-@pytest.mark.parametrize("given", [None, "glibc.malloc.perturb=0"])
-def test_a_job_starts_with_the_tunables_unless_there_are_some(given, tmp_path):
-    clean = {name: value for name, value in os.environ.items() if name != TUNABLES}
-    job = "import os, sys, experiments\nprint(os.environ['GLIBC_TUNABLES'], *sys.orig_argv[1:], *sys.argv[1:])\n"
-    package = tmp_path / "jobs"
-    package.mkdir()
-    (package / "__init__.py").write_text("import experiments\n")
-    (package / "job.py").write_text(job)
+@pytest.mark.parametrize(("enabled", "size", "version"), [
+    ("always madvise [never]", 2 << 20, "2.36"), ("always [madvise] never", 512 << 20, "2.36"),
+    ("always [madvise] never", 2 << 20, "2.34"), (None, None, "2.36")])
+def test_without_huge_pages_all_is_kept(huge_pages, monkeypatch, enabled, size, version):
+    if enabled:
+        huge_pages(enabled, size)
+    monkeypatch.setattr(host_memory, "_VERSION", version)
+    assert environment() == {TUNABLES: KEPT}
+
+
+def test_what_the_user_tells_glibc_stands(monkeypatch):
+    monkeypatch.setenv(TUNABLES, "glibc.pthread.rseq=0")
+    assert environment()[TUNABLES].startswith("glibc.pthread.rseq=0:glibc.malloc.arena_max=1:")
+    monkeypatch.setenv(TUNABLES, "glibc.malloc.perturb=0")
+    assert environment() == {}
+
+
+@pytest.mark.parametrize("already", [{}, {"PCAMJAX_STARTED": "1"}, {TUNABLES: "glibc.malloc.perturb=0"}])
+def test_a_job_starts_once_more_with_the_variable(already, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").write_text("import sys\nprint('start', flush=True)\nimport experiments\n")
+    (tmp_path / "jobs" / "job.py").write_text(
+        f"import os, sys\nprint(os.environ.get('{TUNABLES}'), *sys.orig_argv[1:], *sys.argv[1:])\n")
     said = subprocess.run([sys.executable, "-u", "-m", "jobs.job", "--of=an argument"], check=True, text=True,
-                          capture_output=True, cwd=tmp_path, env=clean | {"PYTHONPATH": str(ROOT)} |
-                          ({TUNABLES: given} if given else {}))
-    assert said.stdout == f"{given or environment()[TUNABLES]} -u -m jobs.job --of=an argument --of=an argument\n"
+                          capture_output=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)} | already)
+    starts = ["start"] * (1 if already else 2)
+    tunables = already.get(TUNABLES) if already else environment()[TUNABLES]
+    assert said.stdout.splitlines() == [
+        *starts, f"{tunables} -u -m jobs.job --of=an argument --of=an argument"]

@@ -63,8 +63,8 @@ class Child:
 
     def __init__(self, entrant: Entrant, folder: Path):
         subject, case = SUBJECTS[entrant.subject], entrant.case
-        # Memory as in our jobs, for all. Otherwise glibc gives back all above 32 MiB after every use, to be zeroed by the
-        # kernel before the next: PyTorch then took 1.2 times as long to train scratch #1 and 1.6 times to infer.
+        # Memory as in our jobs, for all. Otherwise glibc gives back all above 32 MiB after every use, to be zeroed
+        # before the next: PyTorch then took 1.2 times as long to train scratch #1 and 1.6 times to infer.
         environment = os.environ | host_memory.environment() | {
             "TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{case.task}")}
         if case.devices > 1:  # of the host's platform; where there is another, its own are counted

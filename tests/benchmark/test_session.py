@@ -84,6 +84,7 @@ def test_alone_no_two_are_there_at_a_time(measure, begun, monkeypatch, tmp_path)
 
 def test_each_has_its_environment_and_ours_its_devices(measure, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.delenv(host_memory.TUNABLES, raising=False)
     seen = []
     popen = session.subprocess.Popen
     monkeypatch.setattr(session.subprocess, "Popen", lambda *args, **options: (
