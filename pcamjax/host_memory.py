@@ -9,7 +9,7 @@ TUNABLES = "GLIBC_TUNABLES"
 _LIBC, _VERSION = platform.libc_ver()
 _GLIBC = _LIBC == "glibc"
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # M_..., from malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # M_..., from malloc.h
 _NO_HUGE_PAGES = 15  # MADV_NOHUGEPAGE
 
 
@@ -32,13 +32,11 @@ def environment() -> dict[str, str]:
 def keep_freed_memory() -> None:
     """Makes glibc keep the memory that is freed; to be called before threads are there.
 
-    In a process that was started with `environment()` all but huge pages for the heap is as it should be already; in
-    another the large blocks are kept too.
+    A process that was started with `environment()` does so already; in another the large blocks are kept too.
     """
     if _GLIBC and "glibc.malloc." not in os.environ.get(TUNABLES, ""):
         for parameter, value in ((_TRIM_THRESHOLD, -1), (_MMAP_MAX, 0), (_ARENA_MAX, 1)):
             ctypes.CDLL(None).mallopt(parameter, value)
-    _keep_heap_in_small_pages()
 
 
 def give_back_freed_memory() -> None:
@@ -62,20 +60,12 @@ def _has_huge_pages() -> bool:
 
 
 def _keep_heap_in_small_pages() -> None:
-    """Where glibc asks for huge pages it does so for its heap too, whose holes Linux would fill within minutes.
-
-    2 GiB of addresses are taken for the heap to grow into, next to none of which is touched.
-    """
+    """Where glibc asks for huge pages it does so for its heap too, whose holes Linux would fill within minutes; this
+    takes the wish back for the heap as it is now."""
     if not _GLIBC or "glibc.malloc.hugetlb=1" not in os.environ.get(TUNABLES, ""):
         return
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mallopt(_TOP_PAD, 2**31 - 1)
-    piece = libc.malloc(64 << 20)
-    libc.mallopt(_TOP_PAD, 128 << 10)  # as it is by default
     maps = Path("/proc/self/maps").read_text().splitlines()
     heap = [int(address, 16) for line in maps if line.endswith("[heap]") for address in line.split()[0].split("-")]
     if heap:
-        libc.madvise(min(heap), max(heap) - min(heap), _NO_HUGE_PAGES)
-    libc.free(piece)
+        start = ctypes.c_void_p(min(heap))
+        ctypes.CDLL(None).madvise(start, ctypes.c_size_t(max(heap) - min(heap)), _NO_HUGE_PAGES)

@@ -16,11 +16,9 @@ import numpy as np
 
 from pcamjax.benchmark.material import Case, Material
 from pcamjax.benchmark.memory import forget_peak_memory, peak_memory
-from pcamjax.host_memory import keep_freed_memory
 
 
 def main(module: str, options: str, folder: str, case: str) -> None:
-    keep_freed_memory()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print goes to stderr
     material = Material(Path(folder), Case.from_json(case))
