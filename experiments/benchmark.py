@@ -25,7 +25,9 @@ BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Images a step; by default co
 PRECISION_NAMES = flags.DEFINE_list("precisions", ["float32"], f"What is computed in, of {', '.join(PRECISIONS)}.")
 DEVICE_COUNTS = flags.DEFINE_list("device_counts", ["1"], "Devices to spread a batch over; on a CPU so many are faked. "
                                   "Peers take one.")
-STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round.", lower_bound=1)
+STEPS_PER_DISPATCH = flags.DEFINE_list("steps_per_dispatch", ["1"], "Our training steps that run as one program, as "
+                                       "config.input.steps_per_dispatch. Peers take one.")
+STEPS = flags.DEFINE_integer("steps", 3, "Steps in a round, or programs of several.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds, in each of which all have their turn.", lower_bound=1)
 
 
@@ -69,6 +71,7 @@ def groups() -> list[tuple[str, list[Entrant]]]:
                          "least one of each")
     precisions = known(PRECISION_NAMES, PRECISIONS)
     batch_sizes, device_counts = counts(BATCH_SIZES, config.batch_size), counts(DEVICE_COUNTS)
+    dispatches = counts(STEPS_PER_DISPATCH)
     for batch_size, devices in itertools.product(batch_sizes, device_counts):
         if batch_size % devices:
             raise InputError(f"--batch_sizes: {batch_size} does not divide among {devices} devices; choose a multiple")
@@ -82,19 +85,19 @@ def groups() -> list[tuple[str, list[Entrant]]]:
                for task, size in itertools.product([task for task in OF_BATCHES if task in tasks], batch_sizes)]
     made = []
     for network, task in itertools.product(launch.NETWORKS.value, [task for task in OF_NETWORKS if task in tasks]):
-        cases = [Case(task, network, size, frozen, precision, devices, **shared)
-                 for size, frozen, precision, devices in itertools.product(
-                     batch_sizes, FROZEN.value, precisions, device_counts)]
+        cases = [Case(task, network, size, frozen, precision, devices, steps, **shared)
+                 for size, frozen, precision, devices, steps in itertools.product(
+                     batch_sizes, FROZEN.value, precisions, device_counts, dispatches if task == "train" else [1])]
         cases += feeding if task == "train" else []
         made.append((f"{network} {task}", entrants(cases, subjects) + entrants(roofs, [*subjects, "machine"])))
     return made
 
 
 def entrants(cases: list[Case], subjects: Sequence[str]) -> list[Entrant]:
-    """Each subject at each case that it can do; only our step and inference are spread over devices."""
+    """Each subject at each case that it can do; only ours are spread over devices or take several steps a program."""
     return [Entrant(subject, case) for case, subject in itertools.product(cases, dict.fromkeys(subjects))
             if case.task in SUBJECTS[subject].tasks
-            and (case.devices == 1 or subject == OURS and case.task in COMPARED)]
+            and (case.devices == case.steps_per_dispatch == 1 or subject == OURS and case.task in COMPARED)]
 
 
 def line(row: Row) -> str:
@@ -104,8 +107,8 @@ def line(row: Row) -> str:
         return f"{what} not measured: {row['reason']}"
     ratio = f"{row['ratio']:6.2f} ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})" if "ratio" in row else ""
     speed = f"{row['images_per_second']:9.1f} images/s" if "images_per_second" in row else " " * 18
-    return (f"{what}{row['devices']:>2} {1e3 * row['seconds']:9.2f} ms {speed} {row['peak_bytes'] / 2**20:6.0f} MiB "
-            f"{ratio}").rstrip()
+    return (f"{what}{row['devices']:>2}{row['steps_per_dispatch']:>3} {1e3 * row['seconds']:9.2f} ms {speed} "
+            f"{row['peak_bytes'] / 2**20:6.0f} MiB {ratio}").rstrip()
 
 
 def run() -> None:

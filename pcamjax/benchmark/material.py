@@ -25,6 +25,7 @@ class Case:
       frozen: as `config.model.frozen`.
       precision: what is computed in, float32 or bfloat16; variables are float32.
       devices: the batch is spread over so many; peers take one.
+      steps_per_dispatch: so many training steps are one program, as `config.input.steps_per_dispatch`; peers' one.
       augmentation: pairs of what `config.augmentation` has.
       data: the store for input, "" for a synthetic one.
     """
@@ -35,6 +36,7 @@ class Case:
     frozen: str = "thesis"
     precision: str = "float32"
     devices: int = 1
+    steps_per_dispatch: int = 1
     seed: int = 0
     learning_rate: float = 1e-3
     augmentation: tuple[tuple[str, Any], ...] = ()
@@ -54,7 +56,7 @@ class Case:
     def material(self) -> "Case":
         """The same for all cases that share their material."""
         return replace(self, task="input" if self.task == "input" else "", precision="float32", devices=1,
-                       augmentation=())
+                       steps_per_dispatch=1, augmentation=())
 
 
 @dataclass(frozen=True)

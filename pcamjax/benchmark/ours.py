@@ -25,33 +25,37 @@ from pcamjax.ops.flops import plain_flops
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
-from pcamjax.training.step import initial_state, make_forward, make_train_step, start_phase
+from pcamjax.training.step import initial_state, make_forward, make_steps, make_train_step, start_phase
 
 INPUT_BATCHES = 20  # drawn a time, for one alone is a matter of what lies ready
 
 
 def make_train(material: Material) -> Work:
-    """One optimizer step."""
+    """One optimizer step, or as many as the case has in a program."""
     case = material.case
     devices = choose_devices(case.devices, case.batch_size)
     optimizer = make_optimizer({"name": "adam", "schedule": {"name": "constant", "learning_rate": case.learning_rate}},
                                total_steps=1)
     frozen, loss = material.frozen(), make_loss("categorical_crossentropy", "softmax")
     state = replicate(start_phase(initial_state(_variables(material), case.seed), optimizer, frozen), devices)
-    step = spread(make_train_step(case.network, optimizer, loss, {}, frozen=frozen), devices, "shard_map",
-                  batch_output=False)
-    batch = jax.device_put(Batch(material.array("pixels"), material.array("labels")), _along_batch(devices))
-    step, facts = _compiled(step, state, batch, devices=case.devices, donate=True)
-    program = serialize(step)
-    del step
-    step = _loaded_anew(program, devices)
+    limit, count = case.steps_per_dispatch, np.int32(case.steps_per_dispatch)
+    step = make_train_step(case.network, optimizer, loss, {}, frozen=frozen)
+    dispatch = spread(make_steps(step, limit), devices, "shard_map", batch_output=False)
+    items = jax.tree.map(lambda x: np.stack([x] * limit, axis=1),
+                         Batch(material.array("pixels"), material.array("labels")))
+    items = jax.device_put(items, _along_batch(devices))
+    steps, facts = _compiled(lambda *arguments: dispatch(*arguments, None), state, items, count, devices=case.devices,
+                             donate=True)
+    program = serialize(steps)
+    del steps
+    steps = _loaded_anew(program, devices)
 
     def run() -> float:
         nonlocal state
-        state, metrics = jax.block_until_ready(step(state, batch))
-        return float(metrics.loss)
+        state, metrics = jax.block_until_ready(steps(state, items, count))
+        return float(metrics.loss[-1])
 
-    return Work(run, facts, _peak_bytes(devices))
+    return Work(run, facts, _peak_bytes(devices), limit)
 
 
 def make_infer(material: Material) -> Work:

@@ -17,6 +17,7 @@ from pcamjax.report.figures import RooflinePoint, roofline, save
 
 Row = dict[str, Any]
 CASE = ("task", "network", "batch_size", "frozen", "precision")
+WAY = ("devices", "steps_per_dispatch")
 # Columns of the table of all that was measured: key in a row, unit, format.
 FIGURES = {"ms": ("seconds", 1e-3, ".1f"), "images/s": ("images_per_second", 1.0, ".0f"),
            "ratio to pcamjax": ("ratio", 1.0, ".2f"), "first time s": ("first_seconds", 1.0, ".1f"),
@@ -99,13 +100,12 @@ def markdown(rows: Sequence[Row]) -> str:
     feeding = []
     for row in measured:
         for step in measured:
-            if row["task"] in OF_BATCHES and step["subject"] == OURS and step["task"] == "train" and (
-                    row["group"], row["batch_size"], row["devices"]) == (
-                    step["group"], step["batch_size"], step["devices"]):
+            if row["task"] in OF_BATCHES and step["subject"] == OURS and step["task"] == "train" and all(
+                    row[key] == step[key] for key in ("group", "batch_size", *WAY)):
                 feeding.append([row["task"], *_case(step), f"{1e3 * row['batch_size'] / row['images_per_second']:.2f}",
                                 f"{row['images_per_second']:.0f}",
                                 f"{step['images_per_second'] / row['images_per_second']:.1%}"])
-    everything = [[row["subject"], *_case(row), row["devices"], *(
+    everything = [[row["subject"], *_case(row), *(row[key] for key in WAY), *(
         _figure(row, *figure) for figure in FIGURES.values())] for row in rows]
     for cells, row in zip(everything, rows, strict=True):
         if row["reason"]:
@@ -115,12 +115,12 @@ def markdown(rows: Sequence[Row]) -> str:
         _table([*case, "pcamjax ms", "fastest peer", "its ms", "ratio (by round)", "pcamjax peak MiB", "smallest peer",
                 "its peak MiB", "ratio"], beside),
         _table(["what", *case, "ms a batch", "images/s", "share of the step's time"], feeding),
-        _table(["subject", *case, "devices", *FIGURES], everything)]) + "\n"
+        _table(["subject", *case, "devices", "steps a program", *FIGURES], everything)]) + "\n"
 
 
 def _same(row: Row, other: Row) -> bool:
     """Whether two rows of one group are of one case."""
-    return all(row[key] == other[key] for key in ("group", *CASE, "devices"))
+    return all(row[key] == other[key] for key in ("group", *CASE, *WAY))
 
 
 def _case(row: Row) -> list[Any]:

@@ -191,8 +191,9 @@ def ratios(made: Measurement, other: Measurement) -> tuple[float, list[float]]:
 
 
 def baseline(made: Measurement, measurements: Sequence[Measurement]) -> Measurement | None:
-    """Ours at the same case on one device, to which a measurement is to be compared; None if it is that itself."""
-    wanted = Entrant(OURS, replace(made.entrant.case, devices=1))
+    """Ours at the same case on one device, one step a program, to which a measurement is to be compared; None if it is
+    that itself."""
+    wanted = Entrant(OURS, replace(made.entrant.case, devices=1, steps_per_dispatch=1))
     return next((other for other in measurements if other.entrant == wanted and other is not made), None)
 
 

@@ -16,11 +16,13 @@ class Work:
       facts: what else is known of it: compile_seconds, flops, bytes (read and written), images (a time, if not one
         batch), device.
       peak_bytes: the largest memory in use so far, of the process or of its accelerator.
+      steps: how many training steps a run takes; times and facts are those of one.
     """
 
     run: Callable[[], Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     peak_bytes: Callable[[], int] = peak_memory
+    steps: int = 1
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,10 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, *shape)
         if not train or self.name in self.training.frozen:
             return normalise(wide, mean.value, scale * lax.rsqrt(var.value + self.epsilon), bias).astype(x.dtype)
-        mean_now, square_now = moments(wide)
+        now = moments(wide)
         if self.training.axis_name and not self.is_initializing():
-            mean_now, square_now = lax.pmean((mean_now, square_now), self.training.axis_name)
+            now = lax.pmean(now, self.training.axis_name)
+        mean_now, square_now = now
         var_now = jnp.maximum(square_now - mean_now**2, 0)
         if not self.is_initializing():
             momentum = self.training.batch_norm_momentum

@@ -13,11 +13,9 @@ from pcamjax.ops import compiled
 
 
 @jax.custom_vjp
-def moments(x: Float[Array, "... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def moments(x: Float[Array, "... c"]) -> Float[Array, "2 c"]:
     """Means of the values and of their squares, channel by channel."""
-    first, second = _channel_sums(x, x, jnp.zeros_like(x, shape=x.shape[-1:]))
-    positions = x.size // x.shape[-1]
-    return first / positions, second / positions
+    return _channel_sums(x, x, jnp.zeros_like(x, shape=x.shape[-1:])) / (x.size // x.shape[-1])
 
 
 def _moments_forward(x):

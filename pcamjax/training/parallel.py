@@ -11,12 +11,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pcamjax.errors import InputError
 from pcamjax.hosts import of_first
 
 AXIS = "devices"
+TOGETHER = 2**14  # values of an array; below that a meeting takes longer than to copy it
 
 
 def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
@@ -89,6 +91,18 @@ def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shar
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out) if batch_output else out
         return run
     raise InputError(f"parallel.wrapper {wrapper!r} is not known; choose shard_map or pmap")
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """The mean over `AXIS` of each array of `tree`, within what `spread` compiles.
+
+    Arrays of fewer than TOGETHER values travel as one: XLA:CPU has all devices meet once for each array.
+    """
+    arrays, structure = jax.tree.flatten(tree)
+    joined, apart = ravel_pytree([array for array in arrays if array.size < TOGETHER])
+    large, joined = jax.lax.pmean(([array for array in arrays if array.size >= TOGETHER], joined), AXIS)
+    large, small = iter(large), iter(apart(joined))
+    return jax.tree.unflatten(structure, [next(small if array.size < TOGETHER else large) for array in arrays])
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:

@@ -17,7 +17,7 @@ from pcamjax.models.layers import MAPS, Training
 from pcamjax.models.variables import join_parameters, split_parameters
 from pcamjax.ops.fusion import fused
 from pcamjax.ops.positions import keys_by_position
-from pcamjax.training.parallel import AXIS
+from pcamjax.training.parallel import AXIS, mean_over_devices
 
 
 class TrainState(struct.PyTreeNode):
@@ -96,7 +96,7 @@ def make_train_step(model_name: str, optimizer: optax.GradientTransformation,
             mean_loss = jax.checkpoint(mean_loss, policy=jax.checkpoint_policies.save_only_these_names(MAPS))
         (value, (logits, batch_stats)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(trained)
         if jax.lax.axis_size(AXIS) > 1:  # XLA:CPU copies all gradients even to average them over one device
-            gradient, value = jax.lax.pmean((gradient, value), AXIS)
+            gradient, value = mean_over_devices((gradient, value))
         updates, opt_state = optimizer.update(gradient, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         metrics = StepMetrics(loss=value, correct=jax.lax.psum((logits.argmax(-1) == batch.labels).sum(), AXIS),

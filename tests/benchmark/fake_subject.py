@@ -8,7 +8,7 @@ from pathlib import Path
 from pcamjax.benchmark.subjects import Work
 
 
-def make_train(material, seconds=0.0, log="", name="", dies_at=0):
+def make_train(material, seconds=0.0, log="", name="", dies_at=0, steps=1):
     count = itertools.count(1)
 
     def run():
@@ -21,7 +21,7 @@ def make_train(material, seconds=0.0, log="", name="", dies_at=0):
                 file.write(f"{name}\n")
         return 0.5
 
-    return Work(run, {"flops": 100.0, "threads": os.environ.get("FAKE_THREADS")})
+    return Work(run, {"flops": 100.0, "threads": os.environ.get("FAKE_THREADS")}, steps=steps)
 
 
 def make_infer(material, logits=(0.0, 1.0)):

@@ -40,15 +40,16 @@ def test_material_is_drawn_from_the_seed(material, tmp_path):
     np.testing.assert_allclose(inputs, pixels / np.float32(255), rtol=1e-6)
 
 
-def test_steps_train(material, forward_flops):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_steps_train(material, forward_flops, steps):
     jaxtyping.config.update("jaxtyping_disable", True)  # while JAX puts its own marks where a state has arrays
     try:
-        work = ours.make_train(material("train", learning_rate=0.01))
+        work = ours.make_train(material("train", learning_rate=0.01, steps_per_dispatch=steps))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
-    losses = [work.run() for _ in range(12)]
-    assert np.isfinite(losses).all() and min(losses[6:]) < losses[0] / 2
-    # Forward, backward by kernel and by input but for the first layer's input, and the optimizer.
+    losses = [work.run() for _ in range(12 // steps)]
+    assert work.steps == steps and np.isfinite(losses).all() and min(losses[6 // steps:]) < losses[0] / 2
+    # Of one step: forward, backward by kernel and by input but for the first layer's input, and the optimizer.
     assert 2.5 * forward_flops < work.facts["flops"] < 4 * forward_flops
     assert work.facts["compile_seconds"] > 0 and work.facts["bytes"] > 0
 

@@ -95,11 +95,18 @@ def test_each_has_its_environment_and_ours_its_devices(measure, monkeypatch):
     assert host_memory.environment().items() <= seen[-1].items()
 
 
+def test_of_several_steps_the_time_of_one_is_told(measure):
+    one, ten = measure(one={"seconds": 0.1}, ten={"seconds": 0.1, "steps": 10})
+    assert 0.01 <= ten.seconds < 0.1 <= one.seconds
+
+
 def test_the_baseline_is_ours_on_one_device(measure):
     case = Case("train", "mobilenet", batch_size=8)
     made = {(subject, devices): session.Measurement(Entrant(subject, replace(case, devices=devices)))
             for subject, devices in (("torch", 1), ("pcamjax", 2), ("pcamjax", 1))}
     other = session.Measurement(Entrant("pcamjax", replace(case, batch_size=16)))
-    every = [other, *made.values()]
+    several = session.Measurement(Entrant("pcamjax", replace(case, steps_per_dispatch=4)))
+    every = [several, other, *made.values()]
+    assert baseline(several, every) is made["pcamjax", 1]
     assert baseline(made["torch", 1], every) is baseline(made["pcamjax", 2], every) is made["pcamjax", 1]
     assert baseline(made["pcamjax", 1], every) is baseline(other, every) is None

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from pcamjax.data.batches import Batch, train_batches
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
-from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
+from pcamjax.training.parallel import AXIS, TOGETHER, choose_devices, mean_over_devices, replicate, spread
 from pcamjax.training.step import make_train_step, start_phase
 
 
@@ -50,6 +50,15 @@ def updates_apart(left, right) -> float:
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_devices_and_wrappers_take_the_same_steps(three_steps, devices, wrapper):
     assert updates_apart(three_steps(devices, wrapper, "smooth"), three_steps(1, "shard_map", "smooth")) < 2e-5
+
+
+def test_small_and_large_arrays_are_averaged_each_in_its_place():
+    sizes, devices = [(3,), (TOGETHER,), (2, 5), (), (2, TOGETHER)], choose_devices(4, 4)
+    draw = np.random.default_rng(0).standard_normal
+    tree = {str(index): draw((4, *size)).astype(np.float32) for index, size in enumerate(sizes)}
+    mean = spread(lambda _, tree: mean_over_devices(jax.tree.map(lambda x: x[0], tree)), devices, "shard_map",
+                  batch_output=False)((), tree)
+    jax.tree.map(lambda found, x: np.testing.assert_allclose(found, x.mean(0), atol=1e-6), mean, tree)
 
 
 @pytest.mark.parametrize("wrapper", ["shard_map", "pmap"])
