@@ -5,6 +5,7 @@ the compiled kernels' work, or without them the forms of `xla_cpu`. Differentiab
 not `jax.jvp`).
 """
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -49,18 +50,35 @@ def finished_kind(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"],
     return "depthwise" if x.shape[-1] == kernel.shape[-1] and _is_compiled(x, kernel, strides, pads) else None
 
 
+def finished_weights(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int],
+                     pads: Pads, scale: Float[Array, " f"]) -> tuple[Float[Array, "..."], ...]:
+    """What `finished` wants of a kernel and of the scale of its filters: both, or their product as it will be read.
+
+    That may be kept for as long as both stay what they are. It is zeros where there is no CPU.
+    """
+    if finished_kind(x, kernel, strides, pads) != "convolve":
+        return kernel, scale
+    *rows, f = kernel.shape
+    shape = (math.prod(rows) * -(-f // compiled.LANES) * compiled.LANES,)
+    return (lax.platform_dependent(kernel, scale, cpu=partial(compiled.call, "pcamjax_convolve_packed", shape),
+                                   default=lambda *_: jnp.zeros(shape)),)
+
+
 def finished(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw _ f"], strides: tuple[int, int], pads: Pads,
-             scale: Float[Array, " f"], shift: Float[Array, " f"], added: Float[Array, "..."],
+             weights: tuple[Float[Array, "..."], ...], shift: Float[Array, " f"], added: Float[Array, "..."],
              limits: Float[Array, "2"], gain: Float[Array, "..."], offset: Float[Array, "..."]
              ) -> Float[Array, "b oh ow f"]:
     """clip(convolution * scale + shift + added, *limits) * gain + offset in one pass by a kernel of `finished_kind`.
 
-    `added` has the shape of the result, `gain` and `offset` that of `scale`; without elements they are left out, and
-    to a depthwise convolution nothing can be added. On a CPU alone, and not differentiable.
+    `weights` are `finished_weights`, `added` has the shape of the result, `gain` and `offset` that of `shift`; without
+    elements they are left out, and to a depthwise convolution nothing can be added. On a CPU alone, and not
+    differentiable.
     """
+    kind, geometry = finished_kind(x, kernel, strides, pads), _geometry(strides, pads)
+    if kind == "convolve":
+        geometry |= {"rows": kernel.shape[0], "columns": kernel.shape[1]}
     shape = (len(x), *_size(x, kernel, strides, pads), kernel.shape[-1])
-    return compiled.call(f"pcamjax_{finished_kind(x, kernel, strides, pads)}_finished", shape, x, kernel, scale, shift,
-                         limits, added, gain, offset, **_geometry(strides, pads))
+    return compiled.call(f"pcamjax_{kind}_finished", shape, x, *weights, shift, limits, added, gain, offset, **geometry)
 
 
 def _pads(x, kernel, strides, padding):

@@ -1,6 +1,7 @@
 """The network over any number of patches: every example once, on any number of devices."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -9,8 +10,9 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from tqdm import tqdm
 
 from pcamjax.data.batches import eval_batches, eval_rows, process_piece
+from pcamjax.ops.fusion import prepared
 from pcamjax.training.parallel import spread, whole
-from pcamjax.training.step import make_forward
+from pcamjax.training.step import plain_forward
 
 
 class Forward:
@@ -19,14 +21,15 @@ class Forward:
     def __init__(self, model_name: str, batch_size: int, devices: list[jax.Device],
                  wrapper: Literal["shard_map", "pmap"] = "shard_map", precision: str = "float32"):
         self.batch_size = batch_size
-        forward = make_forward(model_name, precision)
+        forward = plain_forward(model_name, precision)
 
         def gathered(variables: dict[str, PyTree], rows: Int[Array, " b"], images: UInt8[Array, "m 96 96 3"]) -> Array:
             return forward(variables, images.at[rows].get(mode="promise_in_bounds"))
 
         # Compiled when first called, so only one of them is.
-        self._of_images, self._of_rows = (spread(function, devices, wrapper, batch_output=True)
-                                          for function in (forward, gathered))
+        self._of_images, self._of_rows = (
+            (spread(before, devices, wrapper, batch_output=False), spread(after, devices, wrapper, batch_output=True))
+            for before, after in map(prepared, (forward, gathered)))
 
     def logits(self, variables: dict[str, PyTree], images: UInt8[np.ndarray | jax.Array, "m 96 96 3"],
                indices: Int[np.ndarray, " n"], *, progress: str | None = None) -> Float[np.ndarray, "n 2"]:
@@ -39,16 +42,26 @@ class Forward:
         parts = eval_rows(indices, batch_size=self.batch_size)
         if isinstance(images, jax.Array):
             piece = process_piece(self.batch_size, process)
-            outputs = (self._of_rows(variables, rows[piece], images) for rows, _ in parts)
+            outputs = _outputs(self._of_rows, variables, ((rows[piece], images) for rows, _ in parts))
         else:
             batches = eval_batches(images, indices, batch_size=self.batch_size, process=process)
-            outputs = (self._of_images(variables, batch.images) for batch in batches)
+            outputs = _outputs(self._of_images, variables, ((batch.images,) for batch in batches))
         pieces = []
         with tqdm(total=len(indices), desc=progress, unit=" images", disable=progress is None) as bar:
             for (_, mask), logits in zip(parts, _one_ahead(outputs), strict=True):
                 pieces.append(whole(logits)[mask])
                 bar.update(len(pieces[-1]))
         return np.concatenate(pieces)
+
+
+def _outputs(parts: tuple[Callable, Callable], variables: dict[str, PyTree], batches: Iterator[tuple]
+             ) -> Iterator[jax.Array]:
+    """What the second part makes of each batch and of what the first has made of the variables."""
+    before, after = parts
+    first = next(batches)
+    both = variables, before(variables, *first)
+    for batch in itertools.chain([first], batches):
+        yield after(both, *batch)
 
 
 def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from pcamjax.models.layers import Conv, DepthwiseConv, ZeroPad
 from pcamjax.models.variables import initial_variables
 from pcamjax.ops import compiled
 from pcamjax.ops.convolution import convolve, convolve_depthwise
-from pcamjax.ops.fusion import fused
+from pcamjax.ops.fusion import fused, prepared
 from pcamjax.ops.statistics import normalise
 from pcamjax.training.step import make_forward
 
@@ -41,11 +41,15 @@ def per_channel(channels, seed):
     return draw(channels, seed=seed).at[0].set(0)
 
 
-def called(function, *arguments):
+PACKED = "pcamjax_convolve_packed"  # comes with each convolution that is finished, where it is not prepared
+
+
+def called(function, *arguments, packed=False):
     """How often the compiled program calls which kernels."""
     text = jax.jit(function).lower(*arguments).compile().as_text()
-    return {name: count for name in compiled.TARGETS
-            if (count := text.count(f'custom_call_target="{name}"'))}
+    counts = {name: text.count(f'custom_call_target="{name}"') for name in compiled.TARGETS}
+    assert packed or counts[PACKED] == counts["pcamjax_convolve_finished"]
+    return {name: count for name, count in counts.items() if count and (packed or name != PACKED)}
 
 
 def assert_same(function, *arrays, calls, ulps=50.0):
@@ -195,6 +199,29 @@ def test_inside(wrapper):
     np.testing.assert_allclose(mapped(x)[1], jax.jit(function)(x[1]), rtol=0, atol=1e-5)
 
 
+def test_what_depends_on_variables_alone_is_computed_once():
+    def function(variables, x):
+        scale, bias = variables["scale"] * 2, jnp.broadcast_to(variables["bias"], x.shape)
+        return nn.relu(similar(x, variables["kernel"]) * jnp.sqrt(scale).reshape(1, 1, 1, -1)) + bias
+
+    x, variables = draw(2, 5, 6, 16), {"kernel": KERNEL, "scale": jnp.ones(16), "bias": draw(16, seed=3)}
+    before, after = prepared(function)
+    arrays = jax.jit(before)(variables, x)
+    assert called(before, variables, x, packed=True) == {PACKED: 1}
+    assert called(after, (variables, arrays), x, packed=True) == FINISHED
+    assert sum(array.size for array in arrays) < 2 * KERNEL.size  # the bias is not spread over a map to be kept
+    np.testing.assert_array_equal(jax.jit(after)((variables, arrays), 2 * x),
+                                  jax.jit(fused(function))(variables, 2 * x))
+
+
+def test_without_kernels_nothing_is_prepared(monkeypatch):
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    before, after = prepared(lambda kernel, x: similar(x, kernel))
+    x = draw(2, 5, 6, 16)
+    assert before(KERNEL, x) == []
+    np.testing.assert_array_equal(after((KERNEL, []), x), similar(x))
+
+
 NINE = [name for name in MODELS if name not in ("tiny", "smooth")]
 
 
@@ -213,7 +240,9 @@ def test_networks(name):
     def plain(variables, images):
         return network.apply(variables, prepare(images.astype(jnp.float32)), train=False)
 
+    before, after = map(jax.jit, prepared(plain))
     logits, expected = (jax.jit(function)(variables, images) for function in (make_forward(name), plain))
+    np.testing.assert_array_equal(after((variables, before(variables, images)), images), logits)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     kernels = called(make_forward(name), variables, images)

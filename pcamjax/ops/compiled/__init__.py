@@ -25,7 +25,7 @@ SOURCES = Path(__file__).parent
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
 TARGETS = (*(f"pcamjax_{kind}{form}" for kind in ("convolve", "winograd", "depthwise")
              for form in ("", "_finished", "_by_input", "_by_kernel")),
-           "pcamjax_max_pool", "pcamjax_max_pool_by_input", "pcamjax_channel_sums")
+           "pcamjax_convolve_packed", "pcamjax_max_pool", "pcamjax_max_pool_by_input", "pcamjax_channel_sums")
 # Widest vector that the kernels are compiled for; most of them want so many channels at least.
 LANES = 16
 SECONDS = 600  # for the compiler, which needs about 20

@@ -56,14 +56,14 @@ void read_runs(const Map& in, const Grid& grid, int64_t run, int64_t first, int6
 }
 
 // The kernel as [column block][tap of the grid][in][columns of the block], filled up with zeros.
-Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, const std::vector<int64_t>& taps) {
+void pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, const std::vector<int64_t>& taps,
+          float* packed) {
   const int64_t rows = taps.size() * kernel.in, strips = ceil_div(kernel.in, STRIP);
-  Buffer packed(rows * padded(kernel.out));
   parallel_for(pool, columns.list.size() * taps.size() * strips, [&](int64_t i) {
     const auto& block = columns.list[i / strips / taps.size()];
     const int64_t t = i / strips % taps.size(), from = i % strips * STRIP, end = std::min(from + STRIP, kernel.in),
                   width = block.vectors * LANES;
-    float* to = packed.get() + block.from * rows + t * kernel.in * width;
+    float* to = packed + block.from * rows + t * kernel.in * width;
     if (block.columns < width) std::fill(to + from * width, to + end * width, 0.0f);
     if (kernel.transposed) {  // the inner loop goes along the memory that is read, whose rows are asked for all at once
       for (int64_t f = 0; f < block.columns; ++f) {
@@ -78,63 +78,69 @@ Buffer pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns,
           to[c * width + f] = kernel.at(taps[t], c, block.from + f) * (kernel.scale ? kernel.scale[block.from + f] : 1);
     }
   });
-  return packed;
 }
 
-void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
-              const std::vector<Grid>& grids, const Epilogue& end = {}) {
-  const Columns columns(out.c);
+// The positions of a grid, by the kernel that was packed for it.
+void convolve(ffi::ThreadPool& pool, const Map& in, const float* packed, const Map& out, const Grid& grid,
+              const Columns& columns, const Epilogue& end = {}) {
   const auto filled_up = [&](const float* values) {  // to whole vectors
     std::vector<float> filled(padded(out.c));
     if (values) std::copy_n(values, out.c, filled.data());
     return filled;
   };
   const std::vector<float> shift = filled_up(end.shift), gain = filled_up(end.gain), offset = filled_up(end.offset);
-  for (const Grid& grid : grids) {
-    const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size(), run = run_of(in, grid);
-    const int64_t taps = places / run, channels = in.c * run;
-    const std::vector<float> zeros(channels);
-    const Buffer packed = pack(pool, kernel, columns, grid.taps);
-    const int64_t even = ceil_div(positions, 6 * threads_of(pool) * 24) * 24;  // for the threads to end together
-    const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48));
-    parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
-      const int64_t first = i * chunk, count = std::min(chunk, positions - first);
-      static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
-      static thread_local std::vector<float*> targets, to;
-      static thread_local std::vector<float> copies;
-      sources.resize(taps * count);
-      sources.resize(taps * count + LARGEST_M, zeros.data());  // for `ahead` of the last
-      targets.resize(count), to.resize(count), added.resize(end.added ? count : 0);
-      read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
-      write_positions(out, grid, first, count, targets.data());
-      for (const auto& block : columns.list) {
-        const int64_t width = block.vectors * LANES;
-        // As many taps at a time as leave their weights in the cache while all positions pass by.
-        const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
-        const float* weights = packed.get() + block.from * places * in.c;
-        for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
-        for (size_t p = 0; p < added.size(); ++p) added[p] = end.added + (to[p] - out.data);
-        if (!taps)
-          for (float* row : to) std::fill_n(row, block.columns, 0.0f);
-        for (int64_t t = 0; t < taps; t += together)
-          for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
-            const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
-            Finish finish;
-            if (t == 0) finish.shift = shift.data() + block.from;
-            if (t > 0) finish.added = to.data() + p;
-            else if (end.added) finish.added = added.data() + p;
-            if (t + together >= taps) {
-              finish.low = end.low, finish.high = end.high;
-              if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
-            }
-            const float* const* from = sources.data() + t * count + p;
-            // Several taps read most of what they read before.
-            MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, from, count,
-                                          weights + t * channels * width, to.data() + p, block.columns, finish,
-                                          zeros.data(), taps == 1 ? from + rows : nullptr);
+  const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size(), run = run_of(in, grid);
+  const int64_t taps = places / run, channels = in.c * run;
+  const std::vector<float> zeros(channels);
+  const int64_t even = ceil_div(positions, 6 * threads_of(pool) * 24) * 24;  // for the threads to end together
+  const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48));
+  parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
+    const int64_t first = i * chunk, count = std::min(chunk, positions - first);
+    static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
+    static thread_local std::vector<float*> targets, to;
+    static thread_local std::vector<float> copies;
+    sources.resize(taps * count);
+    sources.resize(taps * count + LARGEST_M, zeros.data());  // for `ahead` of the last
+    targets.resize(count), to.resize(count), added.resize(end.added ? count : 0);
+    read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
+    write_positions(out, grid, first, count, targets.data());
+    for (const auto& block : columns.list) {
+      const int64_t width = block.vectors * LANES;
+      // As many taps at a time as leave their weights in the cache while all positions pass by.
+      const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
+      const float* weights = packed + block.from * places * in.c;
+      for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
+      for (size_t p = 0; p < added.size(); ++p) added[p] = end.added + (to[p] - out.data);
+      if (!taps)
+        for (float* row : to) std::fill_n(row, block.columns, 0.0f);
+      for (int64_t t = 0; t < taps; t += together)
+        for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
+          const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
+          Finish finish;
+          if (t == 0) finish.shift = shift.data() + block.from;
+          if (t > 0) finish.added = to.data() + p;
+          else if (end.added) finish.added = added.data() + p;
+          if (t + together >= taps) {
+            finish.low = end.low, finish.high = end.high;
+            if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
           }
-      }
-    });
+          const float* const* from = sources.data() + t * count + p;
+          // Several taps read most of what they read before.
+          MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, from, count,
+                                        weights + t * channels * width, to.data() + p, block.columns, finish,
+                                        zeros.data(), taps == 1 ? from + rows : nullptr);
+        }
+    }
+  });
+}
+
+void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out,
+              const std::vector<Grid>& grids) {
+  const Columns columns(out.c);
+  for (const Grid& grid : grids) {
+    const Buffer packed(grid.taps.size() * kernel.in * padded(kernel.out));
+    pack(pool, kernel, columns, grid.taps, packed.get());
+    convolve(pool, in, packed.get(), out, grid, columns);
   }
 }
 
@@ -228,13 +234,22 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-ffi::Error finished(ffi::ThreadPool pool, Array x, Array kernel, Array scale, Array shift, Array limits, Array added,
-                    Array gain, Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right,
-                    int64_t top, int64_t left) {
+// A kernel, each filter times its scale, as `finished` reads it.
+ffi::Error packed(ffi::ThreadPool pool, Array kernel, Array scale, ffi::ResultBuffer<ffi::F32> packed) {
   auto k = kernel.dimensions();
+  std::vector<int64_t> taps(k[0] * k[1]);
+  std::iota(taps.begin(), taps.end(), 0);
+  pack(pool, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, Columns(k[3]), taps,
+       packed->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error finished(ffi::ThreadPool pool, Array x, Array packed, Array shift, Array limits, Array added, Array gain,
+                    Array offset, ffi::ResultBuffer<ffi::F32> y, int64_t down, int64_t right, int64_t top, int64_t left,
+                    int64_t rows, int64_t columns) {
   const Map in = map_of(x), out = map_of(*y);
-  convolve(pool, in, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, out,
-           forward_grids(out, k[0], k[1], down, right, top, left), epilogue_of(shift, limits, added, gain, offset));
+  convolve(pool, in, packed.typed_data(), out, forward_grids(out, rows, columns, down, right, top, left)[0],
+           Columns(out.c), epilogue_of(shift, limits, added, gain, offset));
   return ffi::Error::Success();
 }
 
@@ -260,6 +275,10 @@ ffi::Error by_kernel(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
 }  // namespace pcamjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve, pcamjax::forward, pcamjax::binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_finished, pcamjax::finished, pcamjax::finished_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_packed, pcamjax::packed, pcamjax::two_arrays().Ret<pcamjax::Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_finished, pcamjax::finished,
+                              pcamjax::with_geometry(pcamjax::with_epilogue(pcamjax::two_arrays()))
+                                  .Attr<int64_t>("rows")
+                                  .Attr<int64_t>("columns"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_input, pcamjax::by_input, pcamjax::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pcamjax_convolve_by_kernel, pcamjax::by_kernel, pcamjax::binding());

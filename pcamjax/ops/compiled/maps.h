@@ -138,10 +138,19 @@ inline auto two_arrays() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Ar
 // The handlers of a convolution and of both of its gradients.
 inline auto binding() { return with_geometry(two_arrays()); }
 
-// The handler of a forward convolution with an epilogue: scale, shift, limits, added, gain and offset after the kernel;
-// the last three may have no elements.
-inline auto finished_binding() {
-  return with_geometry(two_arrays().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>());
+// What an epilogue wants after the other inputs: shift, limits, added, gain and offset; the last three may have no
+// elements.
+template <typename Inputs>
+auto with_epilogue(Inputs inputs) {
+  return std::move(inputs)
+      .template Arg<Array>()
+      .template Arg<Array>()
+      .template Arg<Array>()
+      .template Arg<Array>()
+      .template Arg<Array>();
 }
+
+// The handler of a forward convolution with an epilogue: the scale comes after the kernel.
+inline auto finished_binding() { return with_geometry(with_epilogue(two_arrays().Arg<Array>())); }
 
 }  // namespace pcamjax
