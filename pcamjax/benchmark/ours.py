@@ -22,11 +22,11 @@ from pcamjax.explain.heat_maps import explainer
 from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.ops import compiled as kernels
 from pcamjax.ops.flops import plain_flops
-from pcamjax.ops.fusion import prepared
+from pcamjax.ops.preparation import prepared
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
-from pcamjax.training.step import initial_state, make_steps, make_train_step, plain_forward, start_phase
+from pcamjax.training.step import initial_state, make_forward, make_steps, make_train_step, start_phase
 
 INPUT_BATCHES = 20  # drawn a time, for one alone is a matter of what lies ready
 
@@ -65,12 +65,12 @@ def make_infer(material: Material) -> Work:
     devices = choose_devices(case.devices, case.batch_size)
     variables = replicate(_variables(material), devices)
     images = jax.device_put(material.array("pixels"), _along_batch(devices))
-    plain = plain_forward(case.network)
-    before, after = prepared(plain)
+    whole = make_forward(case.network)
+    before, after = prepared(whole)
     both = variables, spread(before, devices, "shard_map", batch_output=False)(variables, images)
     forward = spread(after, devices, "shard_map", batch_output=True)
-    forward, facts = _compiled(forward, both, images, devices=case.devices,
-                               flops=plain_flops(jax.jit(plain), variables, images))
+    forward, facts = _compiled(forward, both, images, devices=case.devices)
+    facts["flops"] = plain_flops(jax.jit(whole), variables, images)  # the second part has the kernels' program alone
     return Work(lambda: np.asarray(forward(both, images)), facts, _peak_bytes(devices))
 
 
@@ -100,16 +100,14 @@ def make_input(material: Material) -> Work:
                 {"images": INPUT_BATCHES * size})
 
 
-def _compiled(function: Callable, *arguments: Any, devices: int = 1, donate: bool = False, flops: float | None = None
+def _compiled(function: Callable, *arguments: Any, devices: int = 1, donate: bool = False
               ) -> tuple[Callable, dict[str, Any]]:
-    """The compiled function, and what its compiler says of it, on all devices together; FLOPs of the plain program,
-    unless they are given."""
+    """The compiled function, and what its compiler says of it, on all devices together; FLOPs of the plain program."""
     jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
     start = time.perf_counter()
     compiled = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
-    flops = plain_flops(jitted, *arguments) * devices if flops is None else flops
-    return compiled, {"compile_seconds": seconds, "flops": flops,
+    return compiled, {"compile_seconds": seconds, "flops": plain_flops(jitted, *arguments) * devices,
                       "bytes": compiled.cost_analysis()["bytes accessed"] * devices,
                       "device": jax.devices()[0].device_kind, "kernels": kernels.status()}
 

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from pcamjax.ops.convolution import convolve, convolve_depthwise
+from pcamjax.ops.materialised import materialised
 from pcamjax.ops.pooling import average_pool, max_pool
 from pcamjax.ops.positions import keys_by_position
 from pcamjax.ops.statistics import moments, normalise
@@ -58,6 +59,8 @@ class Conv(nn.Module):
         y = checkpoint_name(convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding), MAPS)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).astype(x.dtype).reshape(1, 1, 1, -1)
+            if self.activation is None:  # then BatchNorm follows, which reads the map four times
+                y = materialised(y)
         return y if self.activation is None else self.activation(y)
 
 

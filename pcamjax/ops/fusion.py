@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from pcamjax.ops import compiled
 from pcamjax.ops.convolution import Pads, finished, finished_kind, finished_weights
+from pcamjax.ops.materialised import materialised
 
 CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
@@ -106,92 +107,6 @@ def fused(function: Callable) -> Callable:
     return computed
 
 
-def prepared(function: Callable) -> tuple[Callable, Callable]:
-    """`fused(function)` in two parts: what depends on its first argument alone, to be computed once, and the rest.
-
-    The first part takes the function's arguments and returns arrays; the second takes a pair of the first argument and
-    these, and the others. With compiled kernels both are for a CPU alone; without them the second part does it all.
-    """
-    def program_of(variables: Any, others: Any) -> tuple[ClosedJaxpr, Any, list[JaxprEqn], list[JaxprEqn], list[Any]]:
-        program, result = jax.make_jaxpr(_on_cpu(fused(function)), return_shape=True)(variables, *others)
-        return program, result, *_parts(program.jaxpr, len(jax.tree.leaves(variables)))
-
-    def before(variables: Any, *others: Any) -> list[Array]:
-        if not compiled.available():
-            return []
-        program, _, once, _, kept = program_of(variables, others)
-        return _run(once, _inputs(program, variables), kept)
-
-    def after(both: tuple[Any, list[Array]], *others: Any) -> Any:
-        variables, arrays = both
-        if not compiled.available():
-            return function(variables, *others)
-        program, result, _, rest, kept = program_of(variables, others)
-        values = _inputs(program, variables, others) | dict(zip(kept, arrays, strict=True))
-        return jax.tree.unflatten(jax.tree.structure(result), _run(rest, values, program.jaxpr.outvars))
-
-    return before, after
-
-
-def _on_cpu(function: Callable) -> Callable:
-    """The function with no branches of its program but a CPU's, which asks for none of the others' operands."""
-    def computed(*arguments: Any) -> Any:
-        program, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        values = _run(program.jaxpr.eqns, _inputs(program, *arguments), program.jaxpr.outvars)
-        return jax.tree.unflatten(jax.tree.structure(result), values)
-
-    return computed
-
-
-def _inputs(program: ClosedJaxpr, *arguments: Any) -> dict[Any, Any]:
-    """The values of a program's constants and of its first inputs."""
-    values = *program.consts, *jax.tree.leaves(arguments)
-    return dict(zip((*program.jaxpr.constvars, *program.jaxpr.invars), values, strict=False))
-
-
-def _parts(jaxpr: Jaxpr, count: int) -> tuple[list[JaxprEqn], list[JaxprEqn], list[Any]]:
-    """The operations that need of its inputs none but the first `count`, the others, and what these want of those.
-
-    What needs no input is in both. What would take much more memory than it is made of is not among the first.
-    """
-    fixed, known = set(jaxpr.constvars), set(jaxpr.invars[:count])
-    once, rest = [], []
-    for eqn in jaxpr.eqns:
-        inputs = {var for var in eqn.invars if not isinstance(var, Literal)}
-        larger = sum(var.aval.size for var in eqn.outvars) > 2 * sum(var.aval.size for var in inputs)
-        if inputs <= fixed:
-            fixed.update(eqn.outvars)
-            once.append(eqn)
-            rest.append(eqn)
-        elif inputs <= fixed | known and not larger:
-            known.update(eqn.outvars)
-            once.append(eqn)
-        else:
-            rest.append(eqn)
-    wanted = {id(var) for var in (*(var for eqn in rest for var in eqn.invars), *jaxpr.outvars)}
-    kept = [var for eqn in once for var in eqn.outvars if id(var) in wanted and var not in fixed]
-    return once, rest, kept
-
-
-def _run(equations: list[JaxprEqn], values: dict[Any, Any], wanted: list[Any]) -> list[Any]:
-    """What operations on a CPU make of some values, as far as it is wanted."""
-    def read(atoms: list[Any]) -> list[Any]:
-        return [atom.val if isinstance(atom, Literal) else values[atom] for atom in atoms]
-
-    for eqn in equations:
-        name, operands = eqn.primitive.name, read(eqn.invars)
-        if name == "platform_index":
-            results = [next(index for index, names in enumerate(eqn.params["platforms"])
-                            if names is None or "cpu" in names)]
-        elif name == "cond" and isinstance(operands[0], int):
-            results = jaxpr_as_fun(eqn.params["branches"][operands[0]])(*operands[1:])
-        else:
-            results = _bind(eqn, operands)
-            results = results if eqn.primitive.multiple_results else [results]
-        values.update(zip(eqn.outvars, results, strict=True))
-    return read(wanted)
-
-
 def _evaluate(jaxpr: Jaxpr, inputs: list[Any]) -> list[Any]:
     """The outputs of a program, some of which may wait."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
@@ -212,13 +127,13 @@ def _evaluate(jaxpr: Jaxpr, inputs: list[Any]) -> list[Any]:
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     """The results of an operation, calls as if they stood here; the last operand that waits may take it up."""
     name = eqn.primitive.name
+    if name == "name" or eqn.params.get("name") == materialised.__name__:  # only for what is differentiated
+        return operands
     if name in CALLS:
         called = eqn.params[CALLS[name]]
         if native := _native(called):
             return [_convolution(called, native, *operands)]
         return _evaluate(called.jaxpr, [*called.consts, *operands])
-    if name == "name":  # only for what is differentiated
-        return operands
     last = next((operand for operand in reversed(operands) if isinstance(operand, _Waiting)), None)
     operands = [operand if operand is last else _complete(operand) for operand in operands]
     if last and len(operands) == 2 and (after := last.then(eqn, *operands)):

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from tqdm import tqdm
 
 from pcamjax.data.batches import eval_batches, eval_rows, process_piece
-from pcamjax.ops.fusion import prepared
+from pcamjax.ops.preparation import prepared
 from pcamjax.training.parallel import spread, whole
-from pcamjax.training.step import plain_forward
+from pcamjax.training.step import make_forward
 
 
 class Forward:
@@ -21,7 +21,7 @@ class Forward:
     def __init__(self, model_name: str, batch_size: int, devices: list[jax.Device],
                  wrapper: Literal["shard_map", "pmap"] = "shard_map", precision: str = "float32"):
         self.batch_size = batch_size
-        forward = plain_forward(model_name, precision)
+        forward = make_forward(model_name, precision)
 
         def gathered(variables: dict[str, PyTree], rows: Int[Array, " b"], images: UInt8[Array, "m 96 96 3"]) -> Array:
             return forward(variables, images.at[rows].get(mode="promise_in_bounds"))

@@ -144,15 +144,9 @@ def make_forward(model_name: str, precision: str = "float32"
     Raises:
       InputError: there is no such `precision`.
     """
-    return fused(plain_forward(model_name, precision))
-
-
-def plain_forward(model_name: str, precision: str = "float32"
-                  ) -> Callable[[dict[str, PyTree], np.ndarray], Float[Array, "b 2"]]:
-    """As `make_forward`, with nothing fused."""
     network, prepare = model_spec(model_name).build(), model_input(model_name, precision)
 
     def forward(variables: dict[str, PyTree], images: Array) -> Float[Array, "b 2"]:
         return network.apply(variables, prepare(images.astype(jnp.float32)), train=False)
 
-    return forward
+    return fused(forward)

@@ -16,7 +16,8 @@ from pcamjax.models.layers import Conv, DepthwiseConv, ZeroPad
 from pcamjax.models.variables import initial_variables
 from pcamjax.ops import compiled
 from pcamjax.ops.convolution import convolve, convolve_depthwise
-from pcamjax.ops.fusion import fused, prepared
+from pcamjax.ops.fusion import fused
+from pcamjax.ops.preparation import prepared
 from pcamjax.ops.statistics import normalise
 from pcamjax.training.step import make_forward
 
@@ -205,7 +206,7 @@ def test_what_depends_on_variables_alone_is_computed_once():
         return nn.relu(similar(x, variables["kernel"]) * jnp.sqrt(scale).reshape(1, 1, 1, -1)) + bias
 
     x, variables = draw(2, 5, 6, 16), {"kernel": KERNEL, "scale": jnp.ones(16), "bias": draw(16, seed=3)}
-    before, after = prepared(function)
+    before, after = prepared(fused(function))
     arrays = jax.jit(before)(variables, x)
     assert called(before, variables, x, packed=True) == {PACKED: 1}
     assert called(after, (variables, arrays), x, packed=True) == FINISHED
@@ -240,7 +241,7 @@ def test_networks(name):
     def plain(variables, images):
         return network.apply(variables, prepare(images.astype(jnp.float32)), train=False)
 
-    before, after = map(jax.jit, prepared(plain))
+    before, after = map(jax.jit, prepared(make_forward(name)))
     logits, expected = (jax.jit(function)(variables, images) for function in (make_forward(name), plain))
     np.testing.assert_array_equal(after((variables, before(variables, images)), images), logits)
     assert np.abs(expected).max() > 1e-3

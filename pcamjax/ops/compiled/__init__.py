@@ -25,7 +25,8 @@ SOURCES = Path(__file__).parent
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
 TARGETS = (*(f"pcamjax_{kind}{form}" for kind in ("convolve", "winograd", "depthwise")
              for form in ("", "_finished", "_by_input", "_by_kernel")),
-           "pcamjax_convolve_packed", "pcamjax_max_pool", "pcamjax_max_pool_by_input", "pcamjax_channel_sums")
+           "pcamjax_convolve_packed", "pcamjax_max_pool", "pcamjax_max_pool_by_input", "pcamjax_channel_sums",
+           "pcamjax_materialise")
 # Widest vector that the kernels are compiled for; most of them want so many channels at least.
 LANES = 16
 SECONDS = 600  # for the compiler, which needs about 20
@@ -43,11 +44,13 @@ def status() -> str:
     return f"xla: {_load()}" if _load() else "compiled"
 
 
-def call(target: str, shape: tuple[int, ...], *arrays: Float[Array, "..."], **attributes: int) -> Float[Array, "..."]:
-    """The float32 array of `shape` that a kernel of `TARGETS` makes of float32 arrays."""
+def call(target: str, shape: tuple[int, ...], *arrays: Float[Array, "..."], in_place: bool = False, **attributes: int
+         ) -> Float[Array, "..."]:
+    """The float32 array of `shape` that a kernel of `TARGETS` makes of float32 arrays, `in_place` of the first."""
     # Under shard_map the result varies over the mesh's axes as what all arrays are put together in would.
     result = jax.eval_shape(lambda *arrays: sum(array.sum() for array in arrays), *arrays).update(shape=shape)
-    function = jax.ffi.ffi_call(target, result, vmap_method="sequential")
+    function = jax.ffi.ffi_call(target, result, vmap_method="sequential",
+                                input_output_aliases={0: 0} if in_place else None)
     return function(*arrays, **{name: np.int64(value) for name, value in attributes.items()})
 
 
