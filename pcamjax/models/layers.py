@@ -131,9 +131,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, *shape)
         if not train or self.name in self.training.frozen:
             return normalise(wide, mean.value, scale * lax.rsqrt(var.value + self.epsilon), bias).astype(x.dtype)
-        now = moments(wide)
-        if self.training.axis_name and not self.is_initializing():
-            now = lax.pmean(now, self.training.axis_name)
+        now, axis = moments(wide), self.training.axis_name
+        if axis and not self.is_initializing():  # in one meeting, if there are others to meet
+            now = lax.pmean(jnp.stack(now) if lax.axis_size(axis) > 1 else now, axis)
         mean_now, square_now = now
         var_now = jnp.maximum(square_now - mean_now**2, 0)
         if not self.is_initializing():

@@ -13,9 +13,11 @@ from pcamjax.ops import compiled
 
 
 @jax.custom_vjp
-def moments(x: Float[Array, "... c"]) -> Float[Array, "2 c"]:
+def moments(x: Float[Array, "... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Means of the values and of their squares, channel by channel."""
-    return _channel_sums(x, x, jnp.zeros_like(x, shape=x.shape[-1:])) / (x.size // x.shape[-1])
+    first, second = _channel_sums(x, x, jnp.zeros_like(x, shape=x.shape[-1:]))
+    positions = x.size // x.shape[-1]
+    return first / positions, second / positions
 
 
 def _moments_forward(x):
