@@ -67,9 +67,12 @@ def make_infer(material: Material) -> Work:
     images = jax.device_put(material.array("pixels"), _along_batch(devices))
     whole = make_forward(case.network)
     before, after = prepared(whole)
+    start = time.perf_counter()
     both = variables, spread(before, devices, "shard_map", batch_output=False)(variables, images)
+    seconds = time.perf_counter() - start
     forward = spread(after, devices, "shard_map", batch_output=True)
     forward, facts = _compiled(forward, both, images, devices=case.devices)
+    facts["compile_seconds"] += seconds
     facts["flops"] = plain_flops(jax.jit(whole), variables, images)  # the second part has the kernels' program alone
     return Work(lambda: np.asarray(forward(both, images)), facts, _peak_bytes(devices))
 

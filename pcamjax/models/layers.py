@@ -59,7 +59,7 @@ class Conv(nn.Module):
         y = checkpoint_name(convolve(x, kernel.astype(x.dtype), strides=self.strides, padding=self.padding), MAPS)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.filters,)).astype(x.dtype).reshape(1, 1, 1, -1)
-            if self.activation is None:  # then BatchNorm follows, which reads the map four times
+            if self.activation is None:  # BatchNorm follows; while it is trained it reads the map four times
                 y = materialised(y)
         return y if self.activation is None else self.activation(y)
 

@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from pcamjax.ops import compiled
 from pcamjax.ops.convolution import Pads, finished, finished_kind, finished_weights
-from pcamjax.ops.materialised import materialised
+from pcamjax.ops.materialised import barrier
 
 CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
@@ -127,7 +127,7 @@ def _evaluate(jaxpr: Jaxpr, inputs: list[Any]) -> list[Any]:
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
     """The results of an operation, calls as if they stood here; the last operand that waits may take it up."""
     name = eqn.primitive.name
-    if name == "name" or eqn.params.get("name") == materialised.__name__:  # only for what is differentiated
+    if name == "name" or eqn.params.get("name") == barrier.__name__:  # only for what is differentiated
         return operands
     if name in CALLS:
         called = eqn.params[CALLS[name]]

@@ -14,6 +14,12 @@ from pcamjax.ops.materialised import materialised
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 16, 32), np.float32))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    if not compiled.available():
+        pytest.skip(compiled.status())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_the_identity_with_its_gradient(dtype):
     x = jnp.asarray(X, dtype)
@@ -37,8 +43,6 @@ def convolution_and_norm(x, train):
 
 
 def test_before_a_norm_one_map_less_is_held_and_the_bits_are_the_same(monkeypatch):
-    if not compiled.available():
-        pytest.skip(compiled.status())
     loss, variables = convolution_and_norm(X, train=True)
 
     def gradient():

@@ -239,6 +239,8 @@ ffi::Error packed(ffi::ThreadPool pool, Array kernel, Array scale, ffi::ResultBu
   auto k = kernel.dimensions();
   std::vector<int64_t> taps(k[0] * k[1]);
   std::iota(taps.begin(), taps.end(), 0);
+  const int64_t used = std::ssize(taps) * k[2] * padded(k[3]);  // on machines with narrower vectors not all
+  std::fill(packed->typed_data() + used, packed->typed_data() + packed->element_count(), 0.0f);
   pack(pool, {kernel.typed_data(), k[0], k[1], k[2], k[3], false, scale.typed_data()}, Columns(k[3]), taps,
        packed->typed_data());
   return ffi::Error::Success();
