@@ -16,8 +16,7 @@ class Work:
       facts: what else is known of it: compile_seconds, flops, bytes (read and written), images (a time, if not one
         batch), device.
       peak_bytes: the largest memory in use so far, of the process or of its accelerator.
-      steps: how many training steps a run takes; the seconds of its rounds are those of one, and what XLA counts is that
-        of a loop's body.
+      steps: how many training steps a run takes; the seconds of its rounds are those of one, as is what XLA counts.
     """
 
     run: Callable[[], Any]
