@@ -205,7 +205,7 @@ def test_what_depends_on_variables_alone_is_computed_once():
         scale, bias = variables["scale"] * 2, jnp.broadcast_to(variables["bias"], x.shape)
         return nn.relu(similar(x, variables["kernel"]) * jnp.sqrt(scale).reshape(1, 1, 1, -1)) + bias
 
-    x, variables = draw(2, 5, 6, 16), {"kernel": KERNEL, "scale": jnp.ones(16), "bias": draw(16, seed=3)}
+    x, variables = draw(2, 20, 20, 16), {"kernel": KERNEL, "scale": jnp.ones(16), "bias": draw(16, seed=3)}
     before, after = prepared(fused(function))
     arrays = jax.jit(before)(variables, x)
     assert called(before, variables, x, packed=True) == {PACKED: 1}
