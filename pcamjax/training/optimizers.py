@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from pcamjax.errors import InputError
+from pcamjax.training.joined import joined
 from pcamjax.training.schedules import from_config, make_schedule
 
 
@@ -34,7 +35,7 @@ def make_optimizer(config: Mapping[str, Any] | ConfigDict, total_steps: int) -> 
     clip_norm = options.pop("clip_norm", 0.0)
     if not (isinstance(clip_norm, int | float) and 0 <= clip_norm < math.inf):
         raise InputError(f"optimizer clip_norm = {clip_norm!r}: expected a number above 0, or 0 to not clip")
-    optimizer = from_config(OPTIMIZERS, options, "optimizer", learning_rate=learning_rate)
+    optimizer = _of_joined(from_config(OPTIMIZERS, options, "optimizer", learning_rate=learning_rate))
     for key in sorted(options.keys() & {"momentum", "rho", "beta_1", "beta_2"}):
         if not 0 <= options[key] < 1:
             raise InputError(f"optimizer {key} = {options[key]!r}: expected a number from 0 to below 1")
@@ -129,6 +130,19 @@ def _two_moments(beta_1: float, momentum: Callable, direction: Callable) -> opta
         both = jax.tree.map(lambda *leaves: direction(step, product, *leaves), gradients, first, state.second)
         updates, second = jax.tree.transpose(jax.tree.structure(gradients), jax.tree.structure((0, 0)), both)
         return updates, TwoMomentsState(state.count + 1, product, first, second)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _of_joined(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same for all small parameters at once: to none of ours it matters which array a value is of."""
+    def init(parameters):
+        return optimizer.init(joined(parameters)[0])
+
+    def update(gradients, state, parameters=None):
+        pieces, apart = joined(gradients)
+        updates, state = optimizer.update(pieces, state)
+        return apart(updates), state
 
     return optax.GradientTransformation(init, update)
 

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pcamjax.errors import InputError
 from pcamjax.hosts import of_first
+from pcamjax.training.joined import joined
 
 AXIS = "devices"
-TOGETHER = 2**14  # values of an array; below that a meeting takes longer than to copy it
 
 
 def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
@@ -94,15 +93,9 @@ def spread(function: Callable, devices: list[jax.Device], wrapper: Literal["shar
 
 
 def mean_over_devices(tree: Any) -> Any:
-    """The mean over `AXIS` of each array of `tree`, within what `spread` compiles.
-
-    Arrays of fewer than TOGETHER values travel as one: XLA:CPU has all devices meet once for each array.
-    """
-    arrays, structure = jax.tree.flatten(tree)
-    joined, apart = ravel_pytree([array for array in arrays if array.size < TOGETHER])
-    large, joined = jax.lax.pmean(([array for array in arrays if array.size >= TOGETHER], joined), AXIS)
-    large, small = iter(large), iter(apart(joined))
-    return jax.tree.unflatten(structure, [next(small if array.size < TOGETHER else large) for array in arrays])
+    """The mean over `AXIS` of each array of `tree`, within what `spread` compiles; small arrays travel as one."""
+    pieces, apart = joined(tree)
+    return apart(jax.lax.pmean(pieces, AXIS))
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:

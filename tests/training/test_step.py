@@ -11,9 +11,10 @@ import tiny
 from jax.sharding import Mesh, PartitionSpec
 
 from pcamjax.data.batches import Batch, train_batches
+from pcamjax.training.joined import SMALL
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
-from pcamjax.training.parallel import AXIS, TOGETHER, choose_devices, mean_over_devices, replicate, spread
+from pcamjax.training.parallel import AXIS, choose_devices, mean_over_devices, replicate, spread
 from pcamjax.training.step import make_train_step, start_phase
 
 
@@ -53,7 +54,7 @@ def test_devices_and_wrappers_take_the_same_steps(three_steps, devices, wrapper)
 
 
 def test_small_and_large_arrays_are_averaged_each_in_its_place():
-    sizes, devices = [(3,), (TOGETHER,), (2, 5), (), (2, TOGETHER)], choose_devices(4, 4)
+    sizes, devices = [(3,), (SMALL,), (2, 5), (), (2, SMALL)], choose_devices(4, 4)
     draw = np.random.default_rng(0).standard_normal
     tree = {str(index): draw((4, *size)).astype(np.float32) for index, size in enumerate(sizes)}
     mean = spread(lambda _, tree: mean_over_devices(jax.tree.map(lambda x: x[0], tree)), devices, "shard_map",
