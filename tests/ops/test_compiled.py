@@ -65,6 +65,8 @@ def built():
 @given(st.tuples(SIZES, SIZES), st.tuples(st.integers(1, 5), st.integers(1, 5)), CHANNELS, CHANNELS, STRIDES, PADDINGS)
 @example((20, 19), (7, 7), 3, 64, (2, 2), "VALID")
 @example((5, 6), (1, 1), 300, 260, (1, 1), "SAME")  # a large kernel: its gradient is summed by channels
+@example((11, 12), (1, 1), 70, 1100, (1, 1), "SAME")  # few positions, many columns: threads share the columns
+@example((5, 4), (3, 2), 1100, 20, (2, 1), "SAME")  # and so by the input
 @example((4, 4), (7, 1), 32, 20, (1, 1), "SAME")  # most taps lie beyond the edges
 def test_convolution(size, kernel, c, f, strides, padding):
     if fits(size, kernel, padding):

@@ -5,6 +5,7 @@ namespace pcamjax {
 namespace {
 
 constexpr int64_t MOST_POSITIONS = 240;  // worked on together
+constexpr int64_t FEW_POSITIONS = 1200;  // of a map so small that it is rather read for each block of columns
 
 // Positions worked on together: few enough for their patches to stay in a core's cache.
 int64_t chunk_of(int64_t positions, int64_t channels) {
@@ -55,82 +56,133 @@ void read_runs(const Map& in, const Grid& grid, int64_t run, int64_t first, int6
   }
 }
 
-// The kernel as [column block][tap of the grid][in][columns of the block], filled up with zeros.
+// Channels [from, end) of one tap of a kernel as [in][columns of the block], filled up with zeros to whole vectors.
+// What the strip after the next one reads is fetched meanwhile: no processor foresees rows that lie far apart.
+void pack(const Kernel& kernel, const Columns::Block& block, int64_t tap, int64_t from, int64_t end, float* to) {
+  const int64_t width = block.vectors * LANES, ahead = 2 * STRIP;
+  const float* row = &kernel.at(tap, from, block.from);
+  if (block.columns < width) std::fill(to, to + (end - from) * width, 0.0f);
+  if (kernel.transposed) {  // the inner loop goes along the memory that is read
+    for (int64_t f = 0; f < block.columns; ++f, row += kernel.in) {
+      __builtin_prefetch(row + ahead);
+      for (int64_t c = 0; c < end - from; ++c) to[c * width + f] = row[c];
+    }
+  } else {
+    for (int64_t c = from; c < end; ++c, row += kernel.out, to += width) {
+      for (int64_t f = 0; f < block.columns; f += LINE) __builtin_prefetch(row + ahead * kernel.out + f);
+      for (int64_t f = 0; f < block.columns; ++f) to[f] = row[f] * (kernel.scale ? kernel.scale[block.from + f] : 1);
+    }
+  }
+}
+
+// The kernel as [column block][tap of the grid][in][columns of the block].
 void pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, const std::vector<int64_t>& taps,
           float* packed) {
   const int64_t rows = taps.size() * kernel.in, strips = ceil_div(kernel.in, STRIP);
   parallel_for(pool, columns.list.size() * taps.size() * strips, [&](int64_t i) {
     const auto& block = columns.list[i / strips / taps.size()];
-    const int64_t t = i / strips % taps.size(), from = i % strips * STRIP, end = std::min(from + STRIP, kernel.in),
-                  width = block.vectors * LANES;
-    float* to = packed + block.from * rows + t * kernel.in * width;
-    if (block.columns < width) std::fill(to + from * width, to + end * width, 0.0f);
-    if (kernel.transposed) {  // the inner loop goes along the memory that is read, whose rows are asked for all at once
-      for (int64_t f = 0; f < block.columns; ++f) {
-        __builtin_prefetch(&kernel.at(taps[t], from, block.from + f));
-        __builtin_prefetch(&kernel.at(taps[t], end - 1, block.from + f));
-      }
-      for (int64_t f = 0; f < block.columns; ++f)
-        for (int64_t c = from; c < end; ++c) to[c * width + f] = kernel.at(taps[t], c, block.from + f);
-    } else {
-      for (int64_t c = from; c < end; ++c)
-        for (int64_t f = 0; f < block.columns; ++f)
-          to[c * width + f] = kernel.at(taps[t], c, block.from + f) * (kernel.scale ? kernel.scale[block.from + f] : 1);
-    }
+    const int64_t t = i / strips % taps.size(), from = i % strips * STRIP;
+    pack(kernel, block, taps[t], from, std::min(from + STRIP, kernel.in),
+         packed + block.from * rows + (t * kernel.in + from) * block.vectors * LANES);
   });
 }
 
-// The positions of a grid, by the kernel that was packed for it.
-void convolve(ffi::ThreadPool& pool, const Map& in, const float* packed, const Map& out, const Grid& grid,
-              const Columns& columns, const Epilogue& end = {}) {
-  const auto filled_up = [&](const float* values) {  // to whole vectors
-    std::vector<float> filled(padded(out.c));
-    if (values) std::copy_n(values, out.c, filled.data());
-    return filled;
-  };
-  const std::vector<float> shift = filled_up(end.shift), gain = filled_up(end.gain), offset = filled_up(end.offset);
-  const int64_t positions = in.b * grid.rows * grid.columns, places = grid.taps.size(), run = run_of(in, grid);
-  const int64_t taps = places / run, channels = in.c * run;
-  const std::vector<float> zeros(channels);
-  const int64_t even = ceil_div(positions, 6 * threads_of(pool) * 24) * 24;  // for the threads to end together
-  const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48));
-  parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
-    const int64_t first = i * chunk, count = std::min(chunk, positions - first);
+// Sums over the taps of a grid, of some positions and columns at a time, by weights that were packed for it.
+class Sums {
+ public:
+  Sums(const Map& in, const Map& out, const Grid& grid, const Epilogue& end = {})
+      : in_(in), out_(out), grid_(grid), end_(end), run_(run_of(in, grid)), taps_(grid.taps.size() / run_),
+        channels_(in.c * run_), zeros_(channels_), shift_(filled_up(end.shift)), gain_(filled_up(end.gain)),
+        offset_(filled_up(end.offset)) {}
+
+  int64_t positions() const { return in_.b * grid_.rows * grid_.columns; }
+
+  // Of positions [first, first + count), one block of columns after the other, by `weights_of(block)`.
+  template <typename Weights>
+  void operator()(int64_t first, int64_t count, std::span<const Columns::Block> blocks,
+                  const Weights& weights_of) const {
     static thread_local std::vector<const float*> sources, added;  // kept: threads wait for each other to allocate
     static thread_local std::vector<float*> targets, to;
     static thread_local std::vector<float> copies;
-    sources.resize(taps * count);
-    sources.resize(taps * count + LARGEST_M, zeros.data());  // for `ahead` of the last
-    targets.resize(count), to.resize(count), added.resize(end.added ? count : 0);
-    read_runs(in, grid, run, first, count, zeros.data(), sources.data(), copies);
-    write_positions(out, grid, first, count, targets.data());
-    for (const auto& block : columns.list) {
+    sources.resize(taps_ * count);
+    sources.resize(taps_ * count + LARGEST_M, zeros_.data());  // for `ahead` of the last
+    targets.resize(count), to.resize(count), added.resize(end_.added ? count : 0);
+    read_runs(in_, grid_, run_, first, count, zeros_.data(), sources.data(), copies);
+    write_positions(out_, grid_, first, count, targets.data());
+    for (const auto& block : blocks) {
       const int64_t width = block.vectors * LANES;
       // As many taps at a time as leave their weights in the cache while all positions pass by.
-      const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels * width));
-      const float* weights = packed + block.from * places * in.c;
+      const int64_t together = std::max<int64_t>(1, (int64_t{1} << 15) / (channels_ * width));
+      const float* weights = weights_of(block);
       for (int64_t p = 0; p < count; ++p) to[p] = targets[p] + block.from;
-      for (size_t p = 0; p < added.size(); ++p) added[p] = end.added + (to[p] - out.data);
-      if (!taps)
+      for (size_t p = 0; p < added.size(); ++p) added[p] = end_.added + (to[p] - out_.data);
+      if (!taps_)
         for (float* row : to) std::fill_n(row, block.columns, 0.0f);
-      for (int64_t t = 0; t < taps; t += together)
+      for (int64_t t = 0; t < taps_; t += together)
         for (int64_t p = 0; p < count; p += MAX_M[block.vectors]) {
           const int64_t rows = std::min<int64_t>(MAX_M[block.vectors], count - p);
           Finish finish;
-          if (t == 0) finish.shift = shift.data() + block.from;
+          if (t == 0) finish.shift = shift_.data() + block.from;
           if (t > 0) finish.added = to.data() + p;
-          else if (end.added) finish.added = added.data() + p;
-          if (t + together >= taps) {
-            finish.low = end.low, finish.high = end.high;
-            if (end.gain) finish.gain = gain.data() + block.from, finish.offset = offset.data() + block.from;
+          else if (end_.added) finish.added = added.data() + p;
+          if (t + together >= taps_) {
+            finish.low = end_.low, finish.high = end_.high;
+            if (end_.gain) finish.gain = gain_.data() + block.from, finish.offset = offset_.data() + block.from;
           }
           const float* const* from = sources.data() + t * count + p;
           // Several taps read most of what they read before.
-          MULTIPLY[block.vectors][rows](std::min(together, taps - t), channels, from, count,
-                                        weights + t * channels * width, to.data() + p, block.columns, finish,
-                                        zeros.data(), taps == 1 ? from + rows : nullptr);
+          MULTIPLY[block.vectors][rows](std::min(together, taps_ - t), channels_, from, count,
+                                        weights + t * channels_ * width, to.data() + p, block.columns, finish,
+                                        zeros_.data(), taps_ == 1 ? from + rows : nullptr);
         }
     }
+  }
+
+ private:
+  std::vector<float> filled_up(const float* values) const {  // to whole vectors
+    std::vector<float> filled(padded(out_.c));
+    if (values) std::copy_n(values, out_.c, filled.data());
+    return filled;
+  }
+
+  const Map& in_;
+  const Map& out_;
+  const Grid& grid_;
+  const Epilogue end_;
+  const int64_t run_, taps_, channels_;
+  const std::vector<float> zeros_, shift_, gain_, offset_;
+};
+
+// By a kernel that was packed: threads share the positions.
+void convolve(ffi::ThreadPool& pool, const Map& in, const float* packed, const Map& out, const Grid& grid,
+              const Columns& columns, const Epilogue& end = {}) {
+  const Sums sums(in, out, grid, end);
+  const int64_t positions = sums.positions(), rows = std::ssize(grid.taps) * in.c;
+  const int64_t even = ceil_div(positions, 6 * threads_of(pool) * 24) * 24;  // for the threads to end together
+  const int64_t chunk = std::min(chunk_of(positions, in.c), std::max<int64_t>(even, 48));
+  parallel_for(pool, ceil_div(positions, chunk), [&](int64_t i) {
+    sums(i * chunk, std::min(chunk, positions - i * chunk), columns.list,
+         [&](const Columns::Block& block) { return packed + block.from * rows; });
+  });
+}
+
+// By a kernel as it is: threads share the columns, and each packs what it multiplies next into its own cache.
+void convolve_by_columns(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const Map& out, const Grid& grid,
+                         const Columns& columns) {
+  const Sums sums(in, out, grid);
+  const int64_t positions = sums.positions(), chunk = chunk_of(positions, in.c);
+  parallel_for(pool, columns.list.size(), [&](int64_t i) {
+    const auto& block = columns.list[i];
+    const int64_t width = block.vectors * LANES;
+    float *const packed = scratch(grid.taps.size() * kernel.in * width), *to = packed;
+    for (const int64_t tap : grid.taps)
+      for (int64_t from = 0; from < kernel.in; from += STRIP) {
+        const int64_t end = std::min(from + STRIP, kernel.in);
+        pack(kernel, block, tap, from, end, to);
+        to += (end - from) * width;
+      }
+    for (int64_t first = 0; first < positions; first += chunk)
+      sums(first, std::min(chunk, positions - first), std::span(&block, 1), [&](const auto&) { return packed; });
   });
 }
 
@@ -138,6 +190,10 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
               const std::vector<Grid>& grids) {
   const Columns columns(out.c);
   for (const Grid& grid : grids) {
+    if (in.b * grid.rows * grid.columns <= FEW_POSITIONS && std::ssize(columns.list) >= 2 * threads_of(pool)) {
+      convolve_by_columns(pool, in, kernel, out, grid, columns);
+      continue;
+    }
     const Buffer packed(grid.taps.size() * kernel.in * padded(kernel.out));
     pack(pool, kernel, columns, grid.taps, packed.get());
     convolve(pool, in, packed.get(), out, grid, columns);

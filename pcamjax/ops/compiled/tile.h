@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
