@@ -140,7 +140,7 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax has no class of its own for what it cannot read.
             raise InputError(f"{folder}: not a whole checkpoint of this network and optimizer ({first_line(error)}); "
-                             "use the configuration it was written with") from error
+                             "use the configuration and the version of pcamjax it was written with") from error
 
     def _steps(self, kind: Kind) -> list[int]:
         """The steps of the checkpoints that are there, whole or not, the newest first."""
