@@ -23,6 +23,7 @@ from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.ops import compiled as kernels
 from pcamjax.ops.flops import plain_flops
 from pcamjax.ops.preparation import prepared
+from pcamjax.training.forward import images_together
 from pcamjax.training.losses import make_loss
 from pcamjax.training.optimizers import make_optimizer
 from pcamjax.training.parallel import AXIS, choose_devices, replicate, spread
@@ -60,21 +61,25 @@ def make_train(material: Material) -> Work:
 
 
 def make_infer(material: Material) -> Work:
-    """The logits [B,2] of the batch."""
+    """The logits [B,2] of the batch, taken in such parts as an evaluation would where they are even."""
     case = material.case
     devices = choose_devices(case.devices, case.batch_size)
     variables = replicate(_variables(material), devices)
-    images = jax.device_put(material.array("pixels"), _along_batch(devices))
+    size = images_together(case.batch_size, devices)
+    count = case.batch_size // size if case.batch_size % size == 0 else 1
+    parts = [jax.device_put(part, _along_batch(devices)) for part in np.split(material.array("pixels"), count)]
     whole = make_forward(case.network)
     before, after = prepared(whole)
     start = time.perf_counter()
-    both = variables, spread(before, devices, "shard_map", batch_output=False)(variables, images)
+    both = variables, spread(before, devices, "shard_map", batch_output=False)(variables, parts[0])
     seconds = time.perf_counter() - start
     forward = spread(after, devices, "shard_map", batch_output=True)
-    forward, facts = _compiled(forward, both, images, devices=case.devices)
+    forward, facts = _compiled(forward, both, parts[0], devices=case.devices)
     facts["compile_seconds"] += seconds
-    facts["flops"] = plain_flops(jax.jit(whole), variables, images)  # the second part has the kernels' program alone
-    return Work(lambda: np.asarray(forward(both, images)), facts, _peak_bytes(devices))
+    # The second part of the program has the kernels' alone.
+    facts["flops"] = plain_flops(jax.jit(whole), variables, parts[0]) * count
+    facts["bytes"] *= count
+    return Work(lambda: np.concatenate([np.asarray(forward(both, part)) for part in parts]), facts, _peak_bytes(devices))
 
 
 def make_grad_cam(material: Material) -> Work:

@@ -14,13 +14,23 @@ from pcamjax.ops.preparation import prepared
 from pcamjax.training.parallel import spread, whole
 from pcamjax.training.step import make_forward
 
+ON_A_CPU = 64  # images of a device
+
+
+def images_together(batch_size: int, devices: list[jax.Device]) -> int:
+    """How many images of a batch go through a network at a time: all, but on CPUs no more than ON_A_CPU for each.
+
+    What lies between the layers of more comes from memory alone, in blocks too large to be kept (docs/performance.md).
+    """
+    return min(batch_size, ON_A_CPU * len(devices)) if devices[0].platform == "cpu" else batch_size
+
 
 class Forward:
-    """A network in evaluation mode, compiled once for batches of `batch_size` over `devices`."""
+    """A network in evaluation mode, compiled once for batches of `batch_size`, or parts of them, over `devices`."""
 
     def __init__(self, model_name: str, batch_size: int, devices: list[jax.Device],
                  wrapper: Literal["shard_map", "pmap"] = "shard_map", precision: str = "float32"):
-        self.batch_size = batch_size
+        self.batch_size = images_together(batch_size, devices)
         forward = make_forward(model_name, precision)
 
         def gathered(variables: dict[str, PyTree], rows: Int[Array, " b"], images: UInt8[Array, "m 96 96 3"]) -> Array:
