@@ -79,7 +79,11 @@ def make_infer(material: Material) -> Work:
     # The second part of the program has the kernels' alone.
     facts["flops"] = plain_flops(jax.jit(whole), variables, parts[0]) * count
     facts["bytes"] *= count
-    return Work(lambda: np.concatenate([np.asarray(forward(both, part)) for part in parts]), facts, _peak_bytes(devices))
+
+    def run() -> np.ndarray:
+        return np.concatenate([np.asarray(forward(both, part)) for part in parts])
+
+    return Work(run, facts, _peak_bytes(devices))
 
 
 def make_grad_cam(material: Material) -> Work:

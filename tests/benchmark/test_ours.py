@@ -13,6 +13,7 @@ from pcamjax.benchmark.preparation import prepare
 from pcamjax.data.augment import augment
 from pcamjax.models import create
 from pcamjax.models.summary import summarise
+from pcamjax.training import forward
 from pcamjax.training.step import make_forward
 
 BATCH = 4
@@ -54,8 +55,9 @@ def test_steps_train(material, forward_flops, steps):
     assert work.facts["compile_seconds"] > 0 and work.facts["bytes"] > 0
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_inference_gives_the_logits(material, forward_flops, devices):
+@pytest.mark.parametrize(("devices", "together"), [(1, 64), (2, 64), (1, 2), (1, 3)])
+def test_inference_gives_the_logits_in_parts_or_not(material, forward_flops, devices, together, monkeypatch):
+    monkeypatch.setattr(forward, "ON_A_CPU", together)
     infer = material("infer", devices=devices)
     work = ours.make_infer(infer)
     variables = {"batch_stats": {}, **unflatten_dict(infer.variables())}
