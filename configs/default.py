@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
         "stain": 0.0,  # fraction by which the amounts of haematoxylin and eosin vary; the thesis has none
     }
     config.batch_size = 32
-    config.eval_batch_size = 256  # CPUs take at most 64 of it together, each
+    config.eval_batch_size = 256  # a CPU device takes it 64 at a time
     config.epochs = 50
     # Before them, epochs that train the classifier alone; the optimizer of the others then begins afresh.
     config.head = {"epochs": 0, "optimizer": {"name": "adam", "clip_norm": 0.0,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from pcamjax.data.batches import eval_batches
 from pcamjax.inference.predict import Run
 from pcamjax.models import model_input
+from pcamjax.training.forward import images_together
 from pcamjax.training.parallel import choose_devices, replicate, spread
 
 
@@ -28,6 +29,7 @@ def make_pooled_features(run: Run) -> Callable[[UInt8[np.ndarray, "m 96 96 3"], 
     """
     batch_size, parallel = run.config.eval_batch_size, run.config.parallel
     devices = choose_devices(parallel.devices, batch_size)
+    batch_size = images_together(batch_size, devices)
     prepare = model_input(run.config.model.name, run.config.model.get("precision", "float32"))
 
     def pooled(variables: dict[str, PyTree], images: UInt8[Array, "b 96 96 3"]) -> Float[Array, "b c"]:

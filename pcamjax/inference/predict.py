@@ -114,7 +114,7 @@ def _logits(run: Run, images: UInt8[np.ndarray, "m 96 96 3"], indices: Int[np.nd
                       run.config.model.get("precision", "float32"))
     variables = replicate(run.variables, devices)
     if meter:
-        forward.logits(variables, images, indices[:batch_size])
+        forward.logits(variables, images, indices[:forward.batch_size])
     meter = meter or Meter()
     with meter.measure() as spent:
         if symmetries:

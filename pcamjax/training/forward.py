@@ -14,13 +14,13 @@ from pcamjax.ops.preparation import prepared
 from pcamjax.training.parallel import spread, whole
 from pcamjax.training.step import make_forward
 
-ON_A_CPU = 64  # images of a device
+ON_A_CPU = 64  # images that a CPU device takes at a time
 
 
 def images_together(batch_size: int, devices: list[jax.Device]) -> int:
-    """How many images of a batch go through a network at a time: all, but on CPUs no more than ON_A_CPU for each.
+    """How many images of a batch go through a network at a time: all, but of a CPU device at most ON_A_CPU.
 
-    What lies between the layers of more comes from memory alone, in blocks too large to be kept (docs/performance.md).
+    The maps of more leave the caches, and their memory is too large to be kept for the next (docs/performance.md).
     """
     return min(batch_size, ON_A_CPU * len(devices)) if devices[0].platform == "cpu" else batch_size
 

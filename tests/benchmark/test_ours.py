@@ -55,11 +55,15 @@ def test_steps_train(material, forward_flops, steps):
     assert work.facts["compile_seconds"] > 0 and work.facts["bytes"] > 0
 
 
-@pytest.mark.parametrize(("devices", "together"), [(1, 64), (2, 64), (1, 2), (1, 3)])
-def test_inference_gives_the_logits_in_parts_or_not(material, forward_flops, devices, together, monkeypatch):
-    monkeypatch.setattr(forward, "ON_A_CPU", together)
+@pytest.mark.parametrize(("devices", "most", "together"), [(1, 64, 4), (2, 64, 4), (1, 2, 2), (1, 3, 4)])
+def test_inference_gives_the_logits_in_parts_or_not(material, forward_flops, devices, most, together, monkeypatch):
+    monkeypatch.setattr(forward, "ON_A_CPU", most)
+    compiled, sizes = ours._compiled, []
+    monkeypatch.setattr(ours, "_compiled", lambda function, both, images, **options: sizes.append(len(images))
+                        or compiled(function, both, images, **options))
     infer = material("infer", devices=devices)
     work = ours.make_infer(infer)
+    assert sizes == [together]
     variables = {"batch_stats": {}, **unflatten_dict(infer.variables())}
     np.testing.assert_allclose(work.run(), jax.jit(make_forward("tiny"))(variables, infer.array("pixels")), atol=1e-5)
     assert forward_flops < work.facts["flops"] < 1.2 * forward_flops

@@ -23,6 +23,7 @@ SIZES = st.integers(1, 13)
 STRIDES = st.tuples(st.integers(1, 3), st.integers(1, 3))
 PADDINGS = st.sampled_from(["SAME", "VALID"])
 CHANNELS = st.sampled_from([1, 3, 8, 16, 17, 24, 32, 40, 48, 96])
+WIDE = 128 * max(4, os.cpu_count()) + 12  # two blocks of columns for each of XLA's threads, and some more
 CASES = settings(max_examples=12, deadline=None, derandomize=True)
 
 
@@ -65,8 +66,10 @@ def built():
 @given(st.tuples(SIZES, SIZES), st.tuples(st.integers(1, 5), st.integers(1, 5)), CHANNELS, CHANNELS, STRIDES, PADDINGS)
 @example((20, 19), (7, 7), 3, 64, (2, 2), "VALID")
 @example((5, 6), (1, 1), 300, 260, (1, 1), "SAME")  # a large kernel: its gradient is summed by channels
-@example((11, 12), (1, 1), 70, 1100, (1, 1), "SAME")  # few positions, many columns: threads share the columns
-@example((5, 4), (3, 2), 1100, 20, (2, 1), "SAME")  # and so by the input
+@example((11, 12), (1, 1), 70, WIDE, (1, 1), "SAME")  # few positions, many columns: threads share the columns
+@example((9, 8), (3, 3), 3, WIDE, (1, 1), "SAME")  # with taps that are read as one run
+@example((5, 4), (3, 2), WIDE, 20, (2, 1), "SAME")  # by the input
+@example((6, 5), (1, 1), WIDE, 20, (2, 2), "SAME")  # where no tap reads some of it
 @example((4, 4), (7, 1), 32, 20, (1, 1), "SAME")  # most taps lie beyond the edges
 def test_convolution(size, kernel, c, f, strides, padding):
     if fits(size, kernel, padding):

@@ -23,7 +23,9 @@ def test_the_logits_are_those_of_any_batch_size():
     images = np.random.default_rng(0).integers(0, 256, (ON_A_CPU + 5, 96, 96, 3), np.uint8)
     devices, order = jax.devices()[:1], np.arange(len(images))[::-1]
     variables = replicate(initial_variables("tiny", 0), devices)
-    large, small = (Forward("tiny", size, devices).logits(variables, images, order) for size in (256, 7))
+    forwards = [Forward("tiny", size, devices) for size in (256, 7)]
+    assert [forward.batch_size for forward in forwards] == [ON_A_CPU, 7]
+    large, small = (forward.logits(variables, images, order) for forward in forwards)
     np.testing.assert_allclose(large, small, rtol=1e-4, atol=1e-6)
     alone = Forward("tiny", 1, devices).logits(variables, images, order[-1:])
     np.testing.assert_allclose(large[-1:], alone, rtol=1e-4, atol=1e-6)

@@ -18,7 +18,8 @@ def tree(seed, shapes):
 MIXED = [(3,), (SMALL,), (2, 5), (), (2, SMALL), (SMALL - 1,)]
 
 
-@pytest.mark.parametrize(("shapes", "pieces"), [(MIXED, 3), ([(SMALL,), (1, SMALL)], 2), ([(2,), (3, 3)], 1), ([], 0)])
+@pytest.mark.parametrize(("shapes", "pieces"), [
+    (MIXED, 3), ([(SMALL,), (1, SMALL)], 2), ([(2,), (3, 3)], 1), ([(0, 3)], 1), ([], 0)])
 def test_apart_again_each_array_is_what_it_was(shapes, pieces):
     arrays, apart = joined(tree(0, shapes))
     assert len(arrays) == pieces

@@ -1,11 +1,14 @@
 // 2-D convolution of maps [b,h,w,c] by kernels [kh,kw,c,f], its gradients, all in float32.
+#include <span>
+
 #include "maps.h"
 
 namespace pcamjax {
 namespace {
 
 constexpr int64_t MOST_POSITIONS = 240;  // worked on together
-constexpr int64_t FEW_POSITIONS = 1200;  // of a map so small that it is rather read for each block of columns
+// A map so small, and a kernel whose blocks of columns are so small, that the map is rather read for each block.
+constexpr int64_t FEW_POSITIONS = 19 * MAX_N * LANES, MOST_WEIGHTS = int64_t{1} << 19;
 
 // Positions worked on together: few enough for their patches to stay in a core's cache.
 int64_t chunk_of(int64_t positions, int64_t channels) {
@@ -87,7 +90,8 @@ void pack(ffi::ThreadPool& pool, const Kernel& kernel, const Columns& columns, c
   });
 }
 
-// Sums over the taps of a grid, of some positions and columns at a time, by weights that were packed for it.
+// Sums over the taps of a grid, of some positions and columns at a time, by weights that were packed for that grid.
+// What it is made of has to outlive it.
 class Sums {
  public:
   Sums(const Map& in, const Map& out, const Grid& grid, const Epilogue& end = {})
@@ -190,11 +194,13 @@ void convolve(ffi::ThreadPool& pool, const Map& in, const Kernel& kernel, const 
               const std::vector<Grid>& grids) {
   const Columns columns(out.c);
   for (const Grid& grid : grids) {
-    if (in.b * grid.rows * grid.columns <= FEW_POSITIONS && std::ssize(columns.list) >= 2 * threads_of(pool)) {
+    const int64_t rows = std::ssize(grid.taps) * kernel.in;
+    if (in.b * grid.rows * grid.columns <= FEW_POSITIONS && rows * MAX_N * LANES <= MOST_WEIGHTS &&
+        std::ssize(columns.list) >= 2 * threads_of(pool)) {
       convolve_by_columns(pool, in, kernel, out, grid, columns);
       continue;
     }
-    const Buffer packed(grid.taps.size() * kernel.in * padded(kernel.out));
+    const Buffer packed(rows * padded(kernel.out));
     pack(pool, kernel, columns, grid.taps, packed.get());
     convolve(pool, in, packed.get(), out, grid, columns);
   }
