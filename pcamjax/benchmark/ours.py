@@ -21,7 +21,7 @@ from pcamjax.data.store import Patches
 from pcamjax.explain.heat_maps import explainer
 from pcamjax.host_memory import give_back_freed_memory
 from pcamjax.ops import compiled as kernels
-from pcamjax.ops.flops import plain_flops
+from pcamjax.ops.flops import kernel_bytes, plain_flops
 from pcamjax.ops.preparation import prepared
 from pcamjax.training.forward import images_together
 from pcamjax.training.losses import make_loss
@@ -119,8 +119,9 @@ def _compiled(function: Callable, *arguments: Any, devices: int = 1, donate: boo
     start = time.perf_counter()
     compiled = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
+    touched = compiled.cost_analysis()["bytes accessed"] + kernel_bytes(function, *arguments)
     return compiled, {"compile_seconds": seconds, "flops": plain_flops(jitted, *arguments) * devices,
-                      "bytes": compiled.cost_analysis()["bytes accessed"] * devices,
+                      "bytes": touched * devices,
                       "device": jax.devices()[0].device_kind, "kernels": kernels.status()}
 
 
